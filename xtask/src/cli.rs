@@ -1,0 +1,221 @@
+//! The command line.
+
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Tests Helm releases on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Deploys the suites' releases on a cluster and runs their tests
+    K8sTest(K8sTest),
+    /// Builds images and brings them to the nodes
+    #[command(subcommand)]
+    Images(Images),
+    /// Creates, deletes or lists clusters
+    #[command(subcommand)]
+    Cluster(Cluster),
+    /// Removes what interrupted runs left behind
+    Clean(Clean),
+    /// Says what this machine lacks to run the suites, and how to mend it
+    Doctor(Doctor),
+    /// Checks format and lints, runs the unit tests, then all suites: what CI runs
+    Ci(Ci),
+}
+
+/// `k8s-test`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct K8sTest {
+    /// Suites to run: names under test-suites/ or paths of folders with a suite.yaml; none means all
+    #[arg(value_name = "SUITE")]
+    pub suites: Vec<String>,
+    /// Run only the tests whose names contain one of these
+    #[arg(last = true, value_name = "TEST-FILTER")]
+    pub filters: Vec<String>,
+    /// Which cluster to use
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Deploy into this namespace, which exists, instead of new ones
+    #[arg(long, value_name = "NS")]
+    pub existing_helm_namespace: Option<String>,
+    /// Leave everything in place at the end, as --keep always
+    #[arg(long, conflicts_with = "keep")]
+    pub no_cleanup: bool,
+    /// Variants to run: names from suite.yaml; none means `default`
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub variant: Vec<String>,
+    /// Tests that run at the same time; default: the number of processors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// When to leave the deployment in place at the end
+    #[arg(long, value_enum)]
+    pub keep: Option<Keep>,
+    /// Folder for the report and the logs; default: target/k8s-test/<run id>
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<Utf8PathBuf>,
+    /// Print the plan and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// List the suites with their variants and do nothing
+    #[arg(long, conflicts_with = "dry_run")]
+    pub list: bool,
+    /// Use the machine as it is: install, start and download nothing
+    #[arg(long)]
+    pub no_setup: bool,
+}
+
+/// The flags that name a cluster.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ClusterArgs {
+    /// Where the cluster comes from: `kind` makes or reuses one, `kubeconfig` takes an existing one
+    #[arg(long, value_enum, default_value_t)]
+    pub cluster_provider: Provider,
+    /// The Kind cluster's name; an existing one is reused and never deleted
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
+    /// The kubeconfig to read, with --cluster-provider kubeconfig; default: $KUBECONFIG, ~/.kube/config
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<Utf8PathBuf>,
+    /// The kubeconfig's context to use, with --cluster-provider kubeconfig
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+/// Where the cluster comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Provider {
+    /// Created or reused by us with kind.
+    #[default]
+    Kind,
+    /// The user's own.
+    Kubeconfig,
+}
+
+/// When a deployment stays after its tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// After a failure.
+    OnFailure,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// `images`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Images {
+    /// Builds images into the local Docker
+    Build(ImagesBuild),
+    /// Builds images and brings them to the nodes of a Kind cluster
+    Load(ImagesLoad),
+}
+
+/// `images build`.
+#[derive(Args, Clone, Debug)]
+pub struct ImagesBuild {
+    /// Names from ci/images.yaml; none means all
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `images load`.
+#[derive(Args, Clone, Debug)]
+pub struct ImagesLoad {
+    /// Names from ci/images.yaml or references in the local Docker; none means all of images.yaml
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
+    /// The Kind cluster's name
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `cluster`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Cluster {
+    /// Creates the cluster, or starts and checks the one that exists
+    Up(ClusterName),
+    /// Deletes a cluster that we made
+    Down(ClusterName),
+    /// Lists the Kind clusters and says which are ours
+    List,
+}
+
+/// A cluster's name.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ClusterName {
+    /// The Kind cluster's name; default: k8s-test
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
+}
+
+/// `clean`.
+#[derive(Args, Clone, Debug)]
+pub struct Clean {
+    /// Remove what has expired (the default)
+    #[arg(long, conflicts_with = "all")]
+    pub expired: bool,
+    /// Remove everything of ours, the clusters too
+    #[arg(long)]
+    pub all: bool,
+    /// Remove what this run has left
+    #[arg(long, value_name = "ID", conflicts_with_all = ["all", "expired"])]
+    pub run: Option<String>,
+    /// The Kind cluster to look into; default: every one of ours
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `doctor`.
+#[derive(Args, Clone, Debug)]
+pub struct Doctor {
+    /// Mend what can be mended: install, start, download, build
+    #[arg(long)]
+    pub fix: bool,
+}
+
+/// `ci`.
+#[derive(Args, Clone, Debug)]
+pub struct Ci {
+    /// Leave the suites out: no Docker and no cluster needed
+    #[arg(long)]
+    pub no_cluster: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn filters_follow_two_dashes() {
+        let cli = Cli::parse_from(["xtask", "k8s-test", "a", "b", "--", "terminate"]);
+        let Command::K8sTest(args) = cli.command else { panic!("not k8s-test") };
+        assert_eq!((args.suites.len(), args.filters), (2, vec!["terminate".to_owned()]));
+    }
+}

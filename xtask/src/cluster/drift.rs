@@ -1,0 +1,78 @@
+//! What a Kind cluster was made from, remembered on its first node, and how that differs from what is wanted.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::images::key::hex;
+
+/// Where a node keeps it.
+pub(super) const PATH: &str = "/kind/k8s-test.yaml";
+
+/// What a cluster is made from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    /// The node image's reference.
+    pub(super) image: String,
+    /// The kind config, as text.
+    pub(super) config: String,
+}
+
+impl Origin {
+    /// Short enough for a label's value.
+    pub(super) fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(&self.image);
+        hash.update([0]);
+        hash.update(&self.config);
+        hex(&hash.finalize())[..16].to_owned()
+    }
+
+    /// How `wanted` differs from this, a line each; nothing where it does not.
+    pub(super) fn differences(&self, wanted: &Origin) -> Vec<String> {
+        let mut lines = Vec::new();
+        if self.image != wanted.image {
+            lines.push(format!("node image: it has {}, wanted is {}", self.image, wanted.image));
+        }
+        let (had, wants): (Vec<_>, Vec<_>) = (self.config.lines().collect(), wanted.config.lines().collect());
+        lines.extend(
+            had.iter()
+                .filter(|line| !wants.contains(line))
+                .map(|line| format!("config: only it has    `{}`", line.trim())),
+        );
+        lines.extend(
+            wants
+                .iter()
+                .filter(|line| !had.contains(line))
+                .map(|line| format!("config: only wanted is `{}`", line.trim())),
+        );
+        if lines.is_empty() && self != wanted {
+            lines.push("config: the same lines in another order".to_owned());
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(image: &str, config: &str) -> Origin {
+        Origin { image: image.to_owned(), config: config.to_owned() }
+    }
+
+    #[test]
+    fn names_what_differs() {
+        let had = origin("node:1", "nodes:\n- role: control-plane\n");
+        let wanted = origin("node:2", "nodes:\n- role: control-plane\n- role: worker\n");
+        let lines = had.differences(&wanted);
+        assert_eq!(lines[0], "node image: it has node:1, wanted is node:2");
+        assert_eq!(lines[1], "config: only wanted is `- role: worker`");
+        assert_ne!(had.hash(), wanted.hash());
+    }
+
+    #[test]
+    fn another_order_is_a_difference() {
+        assert_eq!(origin("a", "x\ny\n").differences(&origin("a", "y\nx\n")).len(), 1);
+        assert!(origin("a", "x").differences(&origin("a", "x")).is_empty());
+    }
+}

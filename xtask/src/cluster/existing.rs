@@ -1,0 +1,164 @@
+//! A cluster of the user's own, by a kubeconfig that is read and never written.
+
+use anyhow::{Result, anyhow};
+use camino::Utf8Path;
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::api::ListParams;
+use kube::config::Kubeconfig;
+use kube::{Api, Client};
+
+use super::{Cluster, client, write_private};
+use crate::exit::{Exit, ExitWith, coded};
+use crate::{fail, text};
+
+/// Connects to the cluster of `context` in `file`; a kubeconfig for this context alone goes to `own`.
+///
+/// # Errors
+/// The file or the context does not exist (exit 2); the API does not answer or refuses us (exit 3).
+pub async fn connect(
+    file: &Utf8Path,
+    context: Option<&str>,
+    own: &Utf8Path,
+    kind: &kind_client::Kind,
+) -> Result<Cluster> {
+    if !file.is_file() {
+        fail!(
+            Exit::Usage,
+            "the kubeconfig {file} does not exist; give another by --kubeconfig or KUBECONFIG"
+        );
+    }
+    let kubeconfig = Kubeconfig::read_from(file).map_err(|error| {
+        coded(Exit::Usage, anyhow::Error::new(error).context(format!("read the kubeconfig {file}")))
+    })?;
+    let kubeconfig = only(kubeconfig, context, file)?;
+    let name = kubeconfig.current_context.clone().unwrap_or_default();
+    let server = server(&kubeconfig);
+    write_private(own, &serde_yaml::to_string(&kubeconfig)?)?;
+    let client = client(kubeconfig, None)
+        .await
+        .map_err(|error| coded(Exit::Usage, error.context(format!("use the context `{name}` of {file}"))))?;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces
+        .list(&ListParams::default().limit(1))
+        .await
+        .map_err(|error| refused(error, &name, &server))
+        .or_exit(Exit::Environment)?;
+    let nodes = kind_nodes(&client, kind).await?;
+    Ok(Cluster { name, kubeconfig: own.to_owned(), client, nodes, made: false })
+}
+
+/// The kubeconfig with one context, which is the current one.
+fn only(mut kubeconfig: Kubeconfig, context: Option<&str>, file: &Utf8Path) -> Result<Kubeconfig> {
+    let known: Vec<String> = kubeconfig.contexts.iter().map(|context| context.name.clone()).collect();
+    let known = || known.iter().map(String::as_str);
+    let Some(name) = context.map(str::to_owned).or_else(|| kubeconfig.current_context.clone()) else {
+        fail!(
+            Exit::Usage,
+            "{file} has no current context; name one by --context{}",
+            text::suggestion("", known())
+        );
+    };
+    if !kubeconfig.contexts.iter().any(|context| context.name == name) {
+        fail!(Exit::Usage, "{file} has no context `{name}`{}", text::suggestion(&name, known()));
+    }
+    kubeconfig.contexts.retain(|context| context.name == name);
+    let used = kubeconfig.contexts.first().and_then(|context| context.context.clone());
+    if let Some(used) = used {
+        kubeconfig.clusters.retain(|cluster| cluster.name == used.cluster);
+        kubeconfig.auth_infos.retain(|user| Some(&user.name) == used.user.as_ref());
+    }
+    kubeconfig.current_context = Some(name);
+    Ok(kubeconfig)
+}
+
+fn server(kubeconfig: &Kubeconfig) -> String {
+    let cluster = kubeconfig.clusters.first().and_then(|cluster| cluster.cluster.as_ref());
+    cluster.and_then(|cluster| cluster.server.clone()).unwrap_or_else(|| "an unknown address".to_owned())
+}
+
+fn refused(error: kube::Error, name: &str, server: &str) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) if status.code == 401 => anyhow!(
+            "the API server of context `{name}` at {server} refuses its credentials: {}; log in again",
+            status.message
+        ),
+        kube::Error::Api(status) if status.code == 403 => anyhow!(
+            "the user of context `{name}` may not list namespaces at {server}: {}; k8s-test makes namespaces, so it needs that right",
+            status.message
+        ),
+        error => anyhow::Error::new(error).context(format!(
+            "the API server of context `{name}` does not answer at {server}; is the cluster running, and is the context the right one?"
+        )),
+    }
+}
+
+/// The nodes' containers, where the cluster is one of kind's on this machine, so that images can be brought.
+async fn kind_nodes(client: &Client, kind: &kind_client::Kind) -> Result<Vec<kind_client::Node>> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let nodes = nodes.list(&ListParams::default()).await?;
+    let names = nodes.items.iter().map(|node| {
+        let id = node.spec.as_ref()?.provider_id.as_deref()?;
+        // kind://<engine>/<cluster>/<node>
+        id.strip_prefix("kind://")?.rsplit('/').next().map(|name| kind.node(name))
+    });
+    let nodes: Vec<_> = names.collect::<Option<_>>().unwrap_or_default();
+    for node in &nodes {
+        // The cluster may be one of kind's on another machine.
+        if !node.is_running().await.unwrap_or(false) {
+            return Ok(Vec::new());
+        }
+    }
+    Ok(nodes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = "
+apiVersion: v1
+kind: Config
+current-context: one
+contexts:
+- {name: one, context: {cluster: c1, user: u1}}
+- {name: two, context: {cluster: c2, user: u2}}
+clusters:
+- {name: c1, cluster: {server: 'https://127.0.0.1:1'}}
+- {name: c2, cluster: {server: 'https://127.0.0.1:2'}}
+users:
+- {name: u1, user: {token: t1}}
+- {name: u2, user: {token: t2}}
+";
+
+    fn kubeconfig() -> Kubeconfig {
+        Kubeconfig::from_yaml(TWO).unwrap()
+    }
+
+    #[test]
+    fn the_copy_has_one_context_with_its_credentials_and_no_others() {
+        let copy = only(kubeconfig(), Some("two"), "f".into()).unwrap();
+        let text = serde_yaml::to_string(&copy).unwrap();
+        assert!(text.contains("t2") && text.contains("127.0.0.1:2"), "{text}");
+        assert!(!text.contains("t1") && !text.contains("127.0.0.1:1"), "{text}");
+        assert_eq!(server(&copy), "https://127.0.0.1:2");
+    }
+
+    #[test]
+    fn an_unknown_context_gets_a_suggestion() {
+        let error = only(kubeconfig(), Some("tow"), "f".into()).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        assert_eq!(error.to_string(), "f has no context `tow`; did you mean `two`?");
+    }
+
+    #[tokio::test]
+    async fn an_api_that_does_not_answer_is_named_with_its_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(folder.path()).unwrap();
+        let file = folder.join("config");
+        std::fs::write(&file, TWO).unwrap();
+        let kind = kind_client::Kind::new();
+        let error = connect(&file, None, &folder.join("own"), &kind).await.err().unwrap();
+        assert_eq!(Exit::of(&error), Exit::Environment);
+        assert!(error.to_string().contains("does not answer at https://127.0.0.1:1"), "{error}");
+    }
+}

@@ -1,0 +1,260 @@
+//! A Kind cluster: created, or reused after a look at what it was made from.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use kind_client::{Address, CreateOptions, Kind, Node, Step, config};
+use kube::Client;
+use kube::config::Kubeconfig;
+
+use super::drift::{self, Origin};
+use super::{Cluster, client, nodes_ready, write_private};
+use crate::events::{Events, Phase};
+use crate::exit::{Exit, ExitWith, coded};
+use crate::{fail, labels, text};
+
+/// How long the API server of a node that was just started may take.
+const API_ANSWERS: Duration = Duration::from_secs(90);
+
+/// A cluster that is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// Whether the user named it: then one that is not ours is reused too.
+    pub named: bool,
+    /// The kind config.
+    pub config: config::Cluster,
+    /// The node image's reference.
+    pub image: String,
+    /// Where the run keeps its kubeconfig.
+    pub kubeconfig: Utf8PathBuf,
+}
+
+/// Whose a cluster is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// We made it.
+    Ours(Option<Box<str>>),
+    /// We began to make it and were ended.
+    HalfMade,
+    /// Somebody else made it.
+    Foreign,
+}
+
+/// Reads the kind config file.
+///
+/// # Errors
+/// It cannot be read or does not fit: file, line and column; exit 2.
+pub fn read_config(path: &Utf8Path) -> Result<config::Cluster> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}")).or_exit(Exit::Usage)?;
+    config::Cluster::from_yaml(&text).map_err(|error| {
+        let place = match (error.line(), error.column()) {
+            (Some(line), Some(column)) => format!("{path}:{line}:{column}"),
+            _ => path.to_string(),
+        };
+        coded(Exit::Usage, anyhow::Error::new(error).context(place))
+    })
+}
+
+/// Creates the cluster or reuses the one of this name. `creating` is called just before creation starts, from
+/// when on there may be something to remove.
+///
+/// # Errors
+/// It cannot be created, or the one that exists is not what is wanted; exit 3.
+pub async fn ensure(
+    kind: &Kind,
+    wanted: &Wanted,
+    events: &Events,
+    creating: impl FnOnce(),
+) -> Result<Cluster> {
+    ensure_coded(kind, wanted, events, creating).await.or_exit(Exit::Environment)
+}
+
+async fn ensure_coded(
+    kind: &Kind,
+    wanted: &Wanted,
+    events: &Events,
+    creating: impl FnOnce(),
+) -> Result<Cluster> {
+    let name = &wanted.name;
+    let origin = Origin { image: wanted.image.clone(), config: wanted.config.to_yaml() };
+    if kind.clusters().await?.contains(name) {
+        let nodes = kind.nodes(name).await?;
+        if let Some(cluster) = reuse(kind, wanted, &origin, nodes, events).await? {
+            return Ok(cluster);
+        }
+    }
+    let step = events.step(Phase::Cluster, format!("create {name}"));
+    creating();
+    let mut config = wanted.config.clone();
+    if config.nodes.is_empty() {
+        config.nodes.push(config::Node::control_plane());
+    }
+    for node in &mut config.nodes {
+        node.labels.insert(labels::CONFIG.to_owned(), origin.hash());
+    }
+    let options = CreateOptions {
+        config: Some(config),
+        image: Some(wanted.image.clone()),
+        ..CreateOptions::new(name.clone(), wanted.kubeconfig.clone())
+    };
+    if let Some(folder) = wanted.kubeconfig.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;
+    }
+    kind.with_deadline(Duration::from_secs(600))
+        .create_with(options, |line| {
+            if let Some(Step::Started(text)) = Step::from_line(line) {
+                step.progress(text);
+            }
+        })
+        .await?;
+    step.progress("wait for the nodes");
+    let cluster = connect(kind, wanted, true).await?;
+    nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
+    remember(&cluster.nodes, &origin).await?;
+    step.done(format!("{}, all Ready", text::count(cluster.nodes.len(), "node")));
+    Ok(cluster)
+}
+
+/// Reuses an existing cluster; nothing where it was one that we had begun to make, which is removed.
+async fn reuse(
+    kind: &Kind,
+    wanted: &Wanted,
+    origin: &Origin,
+    nodes: Vec<Node>,
+    events: &Events,
+) -> Result<Option<Cluster>> {
+    let name = &wanted.name;
+    let step = events.step(Phase::Cluster, format!("reuse {name}"));
+    let mut started = 0;
+    for node in &nodes {
+        if !node.is_running().await? {
+            step.progress(format!("start the stopped node {}", node.name()));
+            node.start().await?;
+            started += 1;
+        }
+    }
+    match owner(&nodes).await? {
+        Owner::HalfMade => {
+            step.progress("it was left half made; remove it");
+            kind.delete(name, None).await?;
+            step.done("it was left half made by an interrupted run; removed");
+            return Ok(None);
+        }
+        Owner::Foreign if !wanted.named => fail!(
+            Exit::Environment,
+            "there is a Kind cluster {name} that k8s-test did not make; name another by --kind-cluster NAME, or name this one to use it as it is"
+        ),
+        Owner::Foreign => {
+            let want = wanted.config.nodes.len().max(1);
+            if nodes.len() != want {
+                fail!(
+                    Exit::Environment,
+                    "the Kind cluster {name} is somebody else's and has another config: {}, and ci/kind.yaml wants {want}; name another by --kind-cluster NAME",
+                    text::count(nodes.len(), "node")
+                );
+            }
+            events.warn(format!(
+                "the Kind cluster {name} was not made by k8s-test; it is used as it is and never deleted"
+            ));
+        }
+        Owner::Ours(remembered) => {
+            let had: Option<Origin> = remembered.and_then(|text| serde_yaml::from_str(&text).ok());
+            let differences = had.map_or_else(Vec::new, |had| had.differences(origin));
+            if !differences.is_empty() {
+                fail!(
+                    Exit::Environment,
+                    "the Kind cluster {name} was made from something else than ci/ says now:\n{}\n  remove it by `cargo xtask cluster down --kind-cluster {name}` to have it made anew, or name another by --kind-cluster NAME",
+                    text::indent(&differences.join("\n"), "    ")
+                );
+            }
+        }
+    }
+    let cluster = connect(kind, wanted, false).await?;
+    answers(&cluster.client, name, started > 0).await?;
+    nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
+    let restarted =
+        if started > 0 { format!(", {} started", text::count(started, "node")) } else { String::new() };
+    step.done(format!("{}, all Ready{restarted}", text::count(cluster.nodes.len(), "node")));
+    Ok(Some(cluster))
+}
+
+async fn connect(kind: &Kind, wanted: &Wanted, made: bool) -> Result<Cluster> {
+    let name = &wanted.name;
+    let (text, nodes) = tokio::try_join!(kind.kubeconfig(name, Address::External), kind.nodes(name))?;
+    write_private(&wanted.kubeconfig, &text)?;
+    let kubeconfig =
+        Kubeconfig::from_yaml(&text).with_context(|| format!("read kind's kubeconfig of {name}"))?;
+    let client = client(kubeconfig, None).await?;
+    Ok(Cluster { name: name.clone(), kubeconfig: wanted.kubeconfig.clone(), client, nodes, made })
+}
+
+/// Waits until the API server answers: at once where the node was running, later where it was just started.
+async fn answers(client: &Client, name: &str, started: bool) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + API_ANSWERS;
+    loop {
+        let error = match client.apiserver_version().await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if !started || tokio::time::Instant::now() > deadline {
+            return Err(anyhow::Error::new(error).context(format!(
+                "the API server of the Kind cluster {name} does not answer; remove it by `cargo xtask cluster down --kind-cluster {name}` to have it made anew"
+            )));
+        }
+        // A server that does not listen yet cannot be watched.
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+async fn remember(nodes: &[Node], origin: &Origin) -> Result<()> {
+    let Some(first) = nodes.iter().min_by_key(|node| node.name().to_owned()) else { return Ok(()) };
+    let text = serde_yaml::to_string(origin)?;
+    first.exec(["tee", drift::PATH]).stdin(text.as_bytes()).ensure_success().await?;
+    Ok(())
+}
+
+/// Whose the cluster of these nodes is, asked of one that runs.
+///
+/// # Errors
+/// The node cannot be asked.
+pub(crate) async fn owner(nodes: &[Node]) -> Result<Owner> {
+    let Some(first) = nodes.iter().min_by_key(|node| node.name().to_owned()) else {
+        return Ok(Owner::HalfMade);
+    };
+    // The label stands in kubeadm's configuration from the creation's start, the origin from its end.
+    let script = format!(
+        "cat {origin} 2>/dev/null || grep -qs {label} /kind/kubeadm.conf && [ ! -e {origin} ] && echo half-made; true",
+        origin = drift::PATH,
+        label = labels::CONFIG
+    );
+    let text = first.exec(["sh", "-c", &script]).ensure_stdout().await?;
+    Ok(match text.trim() {
+        "" => Owner::Foreign,
+        "half-made" => Owner::HalfMade,
+        origin => Owner::Ours(Some(origin.into())),
+    })
+}
+
+/// Deletes a cluster that we made.
+///
+/// # Errors
+/// It is somebody else's, or kind fails; exit 3.
+pub async fn delete(kind: &Kind, name: &str) -> Result<()> {
+    let nodes = kind.nodes(name).await.or_exit(Exit::Environment)?;
+    for node in &nodes {
+        // A stopped node cannot be asked whose it is.
+        if !node.is_running().await.or_exit(Exit::Environment)? {
+            node.start().await.or_exit(Exit::Environment)?;
+        }
+    }
+    if !nodes.is_empty() && owner(&nodes).await.or_exit(Exit::Environment)? == Owner::Foreign {
+        fail!(
+            Exit::Environment,
+            "the Kind cluster {name} was not made by k8s-test, so it is not deleted; `kind delete cluster --name {name}` does it"
+        );
+    }
+    kind.delete(name, None).await.or_exit(Exit::Environment)
+}

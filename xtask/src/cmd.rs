@@ -1,0 +1,338 @@
+//! Runs other programs: a deadline on each, its output kept, its whole process group ended when we go away.
+//!
+//! xshell builds and prints the commands; it cannot run them here, because its `run` blocks and knows no
+//! deadline, and one Ctrl-C must let us finish in order instead of killing the children first.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::text;
+
+/// Lines of a failed program's output that its error repeats.
+const TAIL_LINES: usize = 25;
+/// A longer line is taken for several.
+const LINE_MAX: u64 = 1 << 20;
+/// How long an ended process group may take before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Reapers of ended process groups, joined before the program exits.
+static REAPERS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
+
+/// A program about to run.
+pub struct Run<'a> {
+    command: Command,
+    shown: String,
+    deadline: Duration,
+    stdin: Option<Vec<u8>>,
+    on_line: Option<Box<dyn FnMut(&str) + Send + 'a>>,
+}
+
+/// What a program left.
+#[derive(Debug)]
+pub struct Output {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
+    /// The last lines of both its outputs, in the order they were read.
+    pub tail: String,
+    shown: String,
+}
+
+impl<'a> Run<'a> {
+    /// Takes a command built by `xshell::cmd!`; it may take `deadline` at most.
+    #[must_use]
+    pub fn new(cmd: xshell::Cmd<'_>, deadline: Duration) -> Run<'a> {
+        let shown = cmd.to_string();
+        let command: std::process::Command = cmd.into();
+        Run { command: command.into(), shown, deadline, stdin: None, on_line: None }
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.command.env(name, value.into());
+        self
+    }
+
+    /// Feeds `bytes` to standard input, which is otherwise empty.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Calls `f` with each line of either output as it comes.
+    #[must_use]
+    pub fn on_line(mut self, f: impl FnMut(&str) + Send + 'a) -> Self {
+        self.on_line = Some(Box::new(f));
+        self
+    }
+
+    /// Runs it to its end, whatever its status.
+    ///
+    /// # Errors
+    /// It cannot be started or does not end by its deadline.
+    pub async fn output(mut self) -> Result<Output> {
+        let mut child = Group::spawn(&mut self.command, self.stdin.is_some())
+            .map_err(|error| not_started(&self.shown, error))?;
+        let stdin = child.child.stdin.take();
+        let stdout = child.child.stdout.take().context("standard output was not captured")?;
+        let stderr = child.child.stderr.take().context("standard error was not captured")?;
+        let mut tail = Tail::default();
+        let mut out = String::new();
+        let bytes = self.stdin.take();
+        let feed = async {
+            if let (Some(mut pipe), Some(bytes)) = (stdin, bytes) {
+                // A program that ends without reading its input says why by its status.
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut pipe, &bytes).await;
+            }
+        };
+        let mut on_line = self.on_line.take();
+        let read = async {
+            let (mut stdout, mut stderr) = (Lines::new(stdout), Lines::new(stderr));
+            loop {
+                let (line, is_stdout) = tokio::select! {
+                    line = stdout.next(), if !stdout.done => (line, true),
+                    line = stderr.next(), if !stderr.done => (line, false),
+                    else => break,
+                };
+                let Some(line) = line else { continue };
+                if let Some(f) = &mut on_line {
+                    f(&line);
+                }
+                if is_stdout {
+                    out.push_str(&line);
+                    out.push('\n');
+                }
+                tail.push(line);
+            }
+        };
+        let ended = tokio::time::timeout(self.deadline, async {
+            tokio::join!(feed, read);
+            child.child.wait().await
+        })
+        .await;
+        match ended {
+            Ok(status) => {
+                let status = status.with_context(|| format!("wait for `{}`", self.shown))?;
+                child.disarm();
+                Ok(Output { status, stdout: out, tail: tail.text(), shown: self.shown })
+            }
+            Err(_) => {
+                bail!(
+                    "`{}` did not end within {}{}",
+                    self.shown,
+                    text::seconds(self.deadline),
+                    quoted(&tail.text())
+                )
+            }
+        }
+    }
+
+    /// Runs it; anything but status 0 is an error that shows the command, the status and the last output.
+    ///
+    /// # Errors
+    /// As [`Run::output`], or its status is not 0.
+    pub async fn success(self) -> Result<Output> {
+        let output = self.output().await?;
+        if !output.status.success() {
+            return Err(output.into_error());
+        }
+        Ok(output)
+    }
+}
+
+impl Output {
+    /// The error of a program whose status is a failure.
+    #[must_use]
+    pub fn into_error(self) -> anyhow::Error {
+        anyhow!("`{}` ended with {}{}", self.shown, text::status(self.status), quoted(&self.tail))
+    }
+}
+
+fn quoted(tail: &str) -> String {
+    if tail.trim().is_empty() {
+        ", with no output".to_owned()
+    } else {
+        format!(":\n{}", text::indent(tail, "    "))
+    }
+}
+
+fn not_started(shown: &str, error: std::io::Error) -> anyhow::Error {
+    let program = shown.split_whitespace().next().unwrap_or(shown);
+    if error.kind() == std::io::ErrorKind::NotFound {
+        anyhow!("{program} is not installed or not on PATH (to run `{shown}`)")
+    } else {
+        anyhow::Error::new(error).context(format!("start `{shown}`"))
+    }
+}
+
+/// A child in a process group of its own, which is ended when this is dropped before [`Group::disarm`].
+#[derive(Debug)]
+pub struct Group {
+    /// The child itself.
+    pub child: Child,
+    group: Option<Pid>,
+}
+
+impl Group {
+    /// Starts `command` with both outputs piped, and standard input empty or piped.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn spawn(command: &mut Command, pipe_stdin: bool) -> std::io::Result<Group> {
+        let child = command
+            .stdin(if pipe_stdin { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+        Ok(Group { child, group })
+    }
+
+    /// The group has ended by itself; leave it alone (its number may be another's soon).
+    pub fn disarm(&mut self) {
+        self.group = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let Some(group) = self.group.take() else { return };
+        if killpg(group, Signal::SIGTERM).is_err() {
+            return;
+        }
+        let reaper = std::thread::spawn(move || {
+            let deadline = Instant::now() + GRACE;
+            // Nobody tells us when a group is empty, so look until it is.
+            while Instant::now() < deadline && killpg(group, None).is_ok() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = killpg(group, Signal::SIGKILL);
+        });
+        REAPERS.lock().unwrap_or_else(PoisonError::into_inner).push(reaper);
+    }
+}
+
+/// Waits until every process group that was ended is gone; a few seconds at most.
+pub fn reap() {
+    let reapers = std::mem::take(&mut *REAPERS.lock().unwrap_or_else(PoisonError::into_inner));
+    for reaper in reapers {
+        let _ = reaper.join();
+    }
+}
+
+/// Splits a stream into lines; bytes that are not UTF-8 are replaced, of a progress bar's states (`\r`) the last
+/// counts.
+struct Lines<R> {
+    reader: BufReader<R>,
+    /// What was read of the next line, kept here because reading may be given up for the other stream.
+    partial: Vec<u8>,
+    done: bool,
+}
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(stream: R) -> Self {
+        Lines { reader: BufReader::new(stream), partial: Vec::new(), done: false }
+    }
+
+    /// The next line, or nothing at the end.
+    async fn next(&mut self) -> Option<String> {
+        let read = (&mut self.reader).take(LINE_MAX).read_until(b'\n', &mut self.partial).await;
+        if !matches!(read, Ok(1..)) {
+            self.done = true;
+            if self.partial.is_empty() {
+                return None;
+            }
+        }
+        let bytes = std::mem::take(&mut self.partial);
+        let text = String::from_utf8_lossy(&bytes);
+        let text = text.trim_end_matches(['\n', '\r']);
+        Some(text.rsplit('\r').next().unwrap_or(text).to_owned())
+    }
+}
+
+/// The last lines of an output.
+#[derive(Default)]
+struct Tail(VecDeque<String>);
+
+impl Tail {
+    fn push(&mut self, line: String) {
+        if self.0.len() == TAIL_LINES {
+            self.0.pop_front();
+        }
+        self.0.push_back(line);
+    }
+
+    fn text(&self) -> String {
+        Vec::from_iter(self.0.iter().map(String::as_str)).join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xshell::{Shell, cmd};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_failure_shows_command_status_and_tail() {
+        let sh = Shell::new().unwrap();
+        let script = "echo to-out; echo to-err >&2; exit 3";
+        let error = Run::new(cmd!(sh, "sh -c {script}"), SOON).success().await.unwrap_err().to_string();
+        assert!(error.contains("ended with status 3"), "{error}");
+        assert!(error.contains("to-out") && error.contains("to-err"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_program_is_named() {
+        let sh = Shell::new().unwrap();
+        let error = Run::new(cmd!(sh, "no-such-program-here"), SOON).output().await.unwrap_err().to_string();
+        assert!(error.starts_with("no-such-program-here is not installed"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_deadline_ends_grandchildren_too() {
+        let sh = Shell::new().unwrap();
+        let script = "sleep 600 & echo $!; wait";
+        let mut pid = String::new();
+        let error = Run::new(cmd!(sh, "sh -c {script}"), Duration::from_millis(300))
+            .on_line(|line| pid = line.to_owned())
+            .output()
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("did not end within"), "{error}");
+        reap();
+        let pid = Pid::from_raw(pid.parse().unwrap());
+        // Orphans are reaped by init, which may take a moment where init is a container's entry point.
+        let gone = |_| {
+            std::thread::sleep(Duration::from_millis(10));
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            nix::sys::signal::kill(pid, None).is_err() || state.contains(") Z ")
+        };
+        assert!((0..200).any(gone), "the grandchild {pid} is alive");
+    }
+
+    #[tokio::test]
+    async fn input_is_fed_and_output_of_any_size_is_read() {
+        let sh = Shell::new().unwrap();
+        let input = vec![b'x'; 3 << 20];
+        let output = Run::new(cmd!(sh, "cat"), SOON).stdin(input).success().await.unwrap();
+        assert_eq!(output.stdout.matches('x').count(), 3 << 20);
+    }
+}

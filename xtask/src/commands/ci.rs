@@ -1,0 +1,105 @@
+//! `ci`: format, lints, unit tests, then all suites; the end is one line that counts all tests.
+
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+use xshell::{Shell, cmd};
+
+use super::Signals;
+use crate::cli::{Ci, K8sTest};
+use crate::cmd::Run;
+use crate::config::Workspace;
+use crate::env::Env;
+use crate::exit::{Exit, coded};
+use crate::text;
+
+/// A first build on a slow machine.
+const STEP: Duration = Duration::from_secs(40 * 60);
+
+pub(super) async fn run(args: &Ci, env: &Env) -> Result<Exit> {
+    let mut signals = Signals::listen()?;
+    let counts = tokio::select! {
+        counts = checks(env) => counts?,
+        signal = signals.next() => return Ok(Exit::Interrupted(signal)),
+    };
+    if args.no_cluster {
+        println!("\n{} passed, {} failed", counts.passed, counts.failed);
+        return Ok(if counts.failed > 0 { Exit::TestsFailed } else { Exit::Passed });
+    }
+    let (exit, verdict) = super::k8s_test::run_counted(&K8sTest::default(), env).await?;
+    let passed = counts.passed + verdict.passed;
+    let failed = counts.failed + verdict.failed;
+    println!("\nunit tests and suites together:\n{passed} passed, {failed} failed");
+    Ok(exit)
+}
+
+/// Tests of all binaries together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+}
+
+async fn checks(env: &Env) -> Result<Counts> {
+    let cargo = &env.cargo;
+    let sh = Shell::new()?;
+    sh.change_dir(Workspace::here().root);
+    step("format", cmd!(sh, "{cargo} fmt --all --check"), "run `cargo fmt --all`").await?;
+    let lints = cmd!(sh, "{cargo} clippy --workspace --all-targets --quiet -- --deny warnings");
+    step("lints", lints, "see `cargo clippy --workspace --all-targets`").await?;
+    let start = Timestamp::now();
+    let output = Run::new(cmd!(sh, "{cargo} test --quiet"), STEP).output().await?;
+    let counts = count(&output.stdout);
+    if !output.status.success() {
+        println!("{}", output.stdout);
+        return Err(coded(
+            Exit::TestsFailed,
+            output.into_error().context("unit tests failed; run `cargo test`"),
+        ));
+    }
+    report("unit tests", start, &format!("{} passed", counts.passed));
+    Ok(counts)
+}
+
+async fn step(name: &str, command: xshell::Cmd<'_>, remedy: &str) -> Result<()> {
+    let start = Timestamp::now();
+    let output = Run::new(command, STEP).output().await?;
+    if !output.status.success() {
+        let error = anyhow!("{}", output.into_error());
+        return Err(coded(Exit::TestsFailed, error.context(format!("{name}: {remedy}"))));
+    }
+    report(name, start, "ok");
+    Ok(())
+}
+
+fn report(name: &str, start: Timestamp, end: &str) {
+    let took = Duration::try_from(Timestamp::now().duration_since(start)).unwrap_or_default();
+    eprintln!("  {name:<11} {end} {}", text::seconds(took));
+}
+
+/// Adds up the closing lines of test binaries: `test result: ok. 12 passed; 0 failed; …`.
+fn count(output: &str) -> Counts {
+    let mut counts = Counts::default();
+    for line in output.lines().filter_map(|line| line.trim().strip_prefix("test result: ")) {
+        let number = |what: &str| {
+            let words: Vec<&str> = line.split([' ', ';']).filter(|word| !word.is_empty()).collect();
+            let at = words.iter().position(|word| *word == what)?;
+            words.get(at.checked_sub(1)?)?.parse::<usize>().ok()
+        };
+        counts.passed += number("passed").unwrap_or(0);
+        counts.failed += number("failed").unwrap_or(0);
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_are_added_up() {
+        let output = "running 2 tests\n..\ntest result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out\n\ntest result: FAILED. 3 passed; 1 failed; 0 ignored\n";
+        assert_eq!(count(output), Counts { passed: 5, failed: 1 });
+    }
+}

@@ -1,0 +1,92 @@
+//! `images build|load`: the image stage alone.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use kind_client::Kind;
+use serde::Serialize;
+
+use crate::cli::Images;
+use crate::docker::Docker;
+use crate::env::Env;
+use crate::exit::{Exit, ExitWith};
+use crate::images::deliver::{self, Delivered};
+use crate::images::{self, Built};
+use crate::pipeline::Session;
+use crate::plan::DEFAULT_CLUSTER;
+use crate::setup::Machine;
+use crate::{fail, text};
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    images: Vec<&'a Built>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nodes: Vec<Delivered>,
+}
+
+pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
+    let session = super::session(env, None)?;
+    match args {
+        Images::Build(args) => {
+            let names = if args.images.is_empty() { all(&session) } else { args.images.clone() };
+            let machine = session.machine(true).await?;
+            let built = make(&session, &machine, &names).await?;
+            print(&built, Vec::new(), args.json)?;
+        }
+        Images::Load(args) => {
+            let machine = session.machine(true).await?;
+            let cluster = args.kind_cluster.clone().unwrap_or_else(|| DEFAULT_CLUSTER.to_owned());
+            let kind = Kind::builder().program(&machine.kind).build();
+            let known = kind.clusters().await.or_exit(Exit::Environment)?;
+            if !known.contains(&cluster) {
+                let near = text::suggestion(&cluster, known.iter().map(String::as_str));
+                fail!(
+                    Exit::Usage,
+                    "there is no Kind cluster {cluster}{near}; `cargo xtask cluster up` makes one"
+                );
+            }
+            let wanted = if args.images.is_empty() { all(&session) } else { args.images.clone() };
+            let (names, given): (Vec<String>, Vec<String>) =
+                wanted.into_iter().partition(|name| session.images.images.contains_key(name));
+            for reference in &given {
+                if Docker.image(reference).await?.is_none() {
+                    let mut near: Vec<String> = Docker.references().await?;
+                    near.extend(all(&session));
+                    fail!(
+                        Exit::Usage,
+                        "there is no image `{reference}`, neither in ci/images.yaml nor in the local Docker{}",
+                        text::suggestion(reference, near.iter().map(String::as_str))
+                    );
+                }
+            }
+            let built = make(&session, &machine, &names).await?;
+            let references: Vec<String> =
+                names.iter().map(|name| built[name].reference.clone()).chain(given).collect();
+            let nodes = kind.nodes(&cluster).await.or_exit(Exit::Environment)?;
+            let delivered = deliver::deliver(&nodes, &references, &session.events).await?;
+            print(&built, delivered, args.json)?;
+        }
+    }
+    Ok(Exit::Passed)
+}
+
+fn all(session: &Session) -> Vec<String> {
+    session.images.images.keys().cloned().collect()
+}
+
+async fn make(session: &Session, machine: &Machine, names: &[String]) -> Result<BTreeMap<String, Built>> {
+    let order = session.images.closure(names)?;
+    images::make(&session.maker(machine, true), &session.images, &order).await
+}
+
+fn print(built: &BTreeMap<String, Built>, nodes: Vec<Delivered>, json: bool) -> Result<()> {
+    let answer = Answer { images: built.values().collect(), nodes };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&answer)?);
+    } else {
+        for image in &answer.images {
+            println!("{}  {}  {}", image.reference, text::bytes(image.bytes), text::seconds(image.took));
+        }
+    }
+    Ok(())
+}

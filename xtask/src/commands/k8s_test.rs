@@ -1,0 +1,158 @@
+//! `k8s-test`: plan, run, clean up, report; cleaning up happens on every path.
+
+use std::io::Write;
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::Signals;
+use crate::cleanup::{self, Decision, Remover};
+use crate::cli::K8sTest;
+use crate::config::Workspace;
+use crate::env::Env;
+use crate::exit::{Exit, Signal, message};
+use crate::pipeline::{self, Session};
+use crate::plan::{Files, Plan};
+use crate::report::{self, Recorder, Report, Verdict, console};
+use crate::{names, text};
+
+/// How the run itself ended, before anything was cleaned up.
+enum End {
+    Tested,
+    Failed(anyhow::Error),
+    Interrupted(Signal),
+}
+
+pub(super) async fn run(args: &K8sTest, env: &Env) -> Result<Exit> {
+    Ok(run_counted(args, env).await?.0)
+}
+
+/// As [`run`], with the counts of tests.
+pub(super) async fn run_counted(args: &K8sTest, env: &Env) -> Result<(Exit, Verdict)> {
+    let start = Timestamp::now();
+    let workspace = Workspace::here();
+    let files = Files::load(&workspace, &args.suites)?;
+    if args.list {
+        list(&files);
+        return Ok((Exit::Passed, Verdict::of(&[], 0, None)));
+    }
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    let plan = Plan::resolve(args, env, &files, &names::run_id(start), cpus)?;
+    if args.dry_run {
+        print(&plan.describe(&workspace));
+        return Ok((Exit::Passed, Verdict::of(&[], 0, None)));
+    }
+    let recorder = Recorder::default();
+    let session = super::session(env, Some(Box::new(recorder.clone())))?;
+    execute(&session, &plan, &recorder, start).await
+}
+
+/// Runs a plan to its report.
+async fn execute(
+    session: &Session,
+    plan: &Plan,
+    recorder: &Recorder,
+    start: Timestamp,
+) -> Result<(Exit, Verdict)> {
+    let mut signals = Signals::listen()?;
+    let end = tokio::select! {
+        end = pipeline::run(session, plan) => match end {
+            Ok(_) => End::Tested,
+            Err(error) => End::Failed(error),
+        },
+        signal = signals.next() => End::Interrupted(signal),
+    };
+    // The run's future is gone, and with it the programs it had started.
+    let tests = recorder.record().tests;
+    let tests_failed = tests.iter().any(|test| test.outcome.is_failure());
+    let failed = tests_failed || !matches!(end, End::Tested);
+    if let End::Interrupted(_) = end {
+        session.events.note("interrupted: cleaning up; once more leaves at once");
+    }
+    let decision = cleanup::decide(plan, &session.ledger.made(), failed);
+    let cleaned = tokio::select! {
+        cleaned = clean_up(session, plan, &decision) => cleaned,
+        signal = signals.next() => {
+            let by_hand = cleanup::by_hand(plan, &session.ledger.made());
+            session.events.warn(format!("left at once: what was deployed is still there; remove it by `{by_hand}`"));
+            let exit = Exit::Interrupted(signal);
+            return Ok((exit, Verdict::of(&tests, exit.code(), None)));
+        }
+    };
+    let (mut exit, mut error) = match end {
+        End::Tested if tests_failed => (Exit::TestsFailed, None),
+        End::Tested => (Exit::Passed, None),
+        End::Failed(error) => (Exit::of(&error), Some(message(&error))),
+        End::Interrupted(signal) => (Exit::Interrupted(signal), Some("interrupted".to_owned())),
+    };
+    if let Err(left) = cleaned {
+        let text = message(&left);
+        session.events.warn(text.clone());
+        if exit == Exit::Passed {
+            (exit, error) = (Exit::Leftovers, Some(text));
+        }
+    }
+    finish(session, plan, recorder, start, exit, error)
+}
+
+async fn clean_up(session: &Session, plan: &Plan, decision: &Decision) -> Result<()> {
+    let found = session.found();
+    let client = found.cluster.as_ref().map(|cluster| &cluster.client);
+    let remover =
+        Remover { kind: found.kind.as_ref(), helm: found.helm.as_ref(), client, events: &session.events };
+    cleanup::clean_up(&remover, plan, &session.ledger, decision).await
+}
+
+/// Writes the report and prints the end.
+fn finish(
+    session: &Session,
+    plan: &Plan,
+    recorder: &Recorder,
+    start: Timestamp,
+    exit: Exit,
+    error: Option<String>,
+) -> Result<(Exit, Verdict)> {
+    let record = recorder.record();
+    let found = session.found();
+    let verdict = Verdict::of(&record.tests, exit.code(), error);
+    let times = record.times(start);
+    let report = Report {
+        plan,
+        start,
+        took: std::time::Duration::try_from(Timestamp::now().duration_since(start)).unwrap_or_default(),
+        times: times.as_ref(),
+        steps: &record.steps,
+        images: found.images.values().collect(),
+        delivered: &found.delivered,
+        tests: &record.tests,
+        verdict: &verdict,
+    };
+    report::write(&plan.output, &report)?;
+    if plan.output.starts_with(session.workspace.runs()) {
+        report::link_latest(&plan.output);
+    }
+    if let Some(error) = &verdict.error {
+        eprintln!("\nerror: {error}");
+    }
+    let mut end = String::new();
+    if let Some(times) = &times {
+        end = format!("\nfirst test after {times}; {} in all", text::seconds(report.took));
+    }
+    let path = session.workspace.show(&plan.output);
+    print(&format!("{end}{}", console::summary(&record.tests, &verdict, path.as_str())));
+    Ok((exit, verdict))
+}
+
+fn list(files: &Files) {
+    let mut out = String::new();
+    for (folder, file) in &files.suites {
+        let name = folder.file_name().unwrap_or_default();
+        out.push_str(&format!("{name}: {}\n", file.variants().join(", ")));
+    }
+    print(&out);
+}
+
+fn print(text: &str) {
+    // A reader that has gone (`| head`) is no failure of ours.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

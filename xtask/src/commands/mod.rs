@@ -1,0 +1,84 @@
+//! The commands, each from its flags to its exit code.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::Result;
+
+use crate::cli::Command;
+use crate::config::{ImagesFile, Tools, Workspace};
+use crate::env::Env;
+use crate::events::{Consumer, Events};
+use crate::exit::{Exit, Signal};
+use crate::ledger::Ledger;
+use crate::pipeline::{Found, Session};
+use crate::report::console::Console;
+
+mod ci;
+mod clean;
+mod cluster;
+mod doctor;
+mod images;
+mod k8s_test;
+
+/// Runs a command.
+///
+/// # Errors
+/// What the command could not do, with its exit code.
+pub async fn run(command: Command, env: Env) -> Result<Exit> {
+    match command {
+        Command::K8sTest(args) => k8s_test::run(&args, &env).await,
+        Command::Images(args) => interruptible(images::run(&args, &env)).await,
+        Command::Cluster(args) => interruptible(cluster::run(&args, &env)).await,
+        Command::Clean(args) => interruptible(clean::run(&args, &env)).await,
+        Command::Doctor(args) => interruptible(doctor::run(&args, &env)).await,
+        Command::Ci(args) => ci::run(&args, &env).await,
+    }
+}
+
+/// A session whose events go to the console and to `more`.
+fn session(env: &Env, more: Option<Box<dyn Consumer>>) -> Result<Session> {
+    let workspace = Workspace::here();
+    let mut consumers: Vec<Box<dyn Consumer>> = vec![Box::new(Console::new(env.ci, env.color))];
+    consumers.extend(more);
+    Ok(Session {
+        tools: Arc::new(Tools::load(&workspace.ci().join("tools.yaml"))?),
+        images: ImagesFile::load(&workspace.ci().join("images.yaml"))?,
+        workspace,
+        env: env.clone(),
+        events: Events::new(consumers),
+        ledger: Ledger::default(),
+        found: Arc::new(Mutex::new(Found::default())),
+    })
+}
+
+/// Runs `work` until it ends or a signal comes, which ends what it started.
+async fn interruptible(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        end = work => end,
+        signal = signals.next() => Ok(Exit::Interrupted(signal)),
+    }
+}
+
+/// The signals that end a run.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.terminate.recv() => Signal::Terminate,
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! suite.yaml: what a suite deploys, with which variants, and how its tests run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use camino::{Utf8Path, Utf8PathBuf};
+use indexmap::IndexMap;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::exit::Exit;
+use crate::{fail, text};
+
+/// The file's name in a suite's folder.
+pub const FILE: &str = "suite.yaml";
+/// The variant that runs when none is named.
+pub const DEFAULT_VARIANT: &str = "default";
+
+/// The file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuiteFile {
+    #[serde(default)]
+    images: Vec<String>,
+    #[serde(default)]
+    namespaces: IndexMap<String, String>,
+    #[serde(default)]
+    fixtures: Vec<Utf8PathBuf>,
+    #[serde(default)]
+    releases: Vec<Release>,
+    #[serde(default)]
+    forwards: BTreeMap<String, Forward>,
+    #[serde(default)]
+    variants: IndexMap<String, Option<Overlay>>,
+    run: Run,
+    #[serde(default, deserialize_with = "duration")]
+    timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    test_timeout: Option<Duration>,
+}
+
+/// What a variant says differently; a key given replaces the suite's.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Overlay {
+    images: Option<Vec<String>>,
+    namespaces: Option<IndexMap<String, String>>,
+    fixtures: Option<Vec<Utf8PathBuf>>,
+    releases: Option<Vec<Release>>,
+    forwards: Option<BTreeMap<String, Forward>>,
+    run: Option<Run>,
+    #[serde(default, deserialize_with = "duration")]
+    timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    test_timeout: Option<Duration>,
+}
+
+/// One variant of a suite, resolved; paths are absolute.
+#[derive(Clone, Debug, Serialize)]
+pub struct Suite {
+    /// The folder's name.
+    pub name: String,
+    /// The variant's name.
+    pub variant: String,
+    /// The folder.
+    pub folder: Utf8PathBuf,
+    /// Names from ci/images.yaml.
+    pub images: Vec<String>,
+    /// Role to the prefix of its namespace's name; equal prefixes share a namespace.
+    pub namespaces: IndexMap<String, String>,
+    /// Manifests applied before the releases.
+    pub fixtures: Vec<Utf8PathBuf>,
+    /// Helm releases, installed in this order.
+    pub releases: Vec<Release>,
+    /// Name to forward.
+    pub forwards: BTreeMap<String, Forward>,
+    /// The tests.
+    pub run: Run,
+    /// How long all tests together may take.
+    pub timeout: Duration,
+    /// How long one test may take.
+    pub test_timeout: Duration,
+}
+
+/// A Helm release.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Its name.
+    pub name: String,
+    /// The chart's folder.
+    pub chart: Utf8PathBuf,
+    /// The role whose namespace it goes into.
+    pub namespace: String,
+    /// Values files, templates of the run; later ones win.
+    #[serde(default)]
+    pub values: Vec<Utf8PathBuf>,
+    /// More arguments for `helm upgrade`.
+    #[serde(default)]
+    pub helm_args: Vec<String>,
+    /// How long it may take until everything is ready.
+    #[serde(default = "release_timeout", deserialize_with = "some_duration")]
+    pub timeout: Duration,
+}
+
+/// A port of a pod, brought to this machine.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forward {
+    /// The role whose namespace the pod is in.
+    pub namespace: String,
+    /// The pod's label selector.
+    pub selector: String,
+    /// The container's port.
+    pub port: u16,
+    /// What must hold before tests start.
+    #[serde(default)]
+    pub probes: Vec<Probe>,
+    /// How long that may take.
+    #[serde(default = "probe_timeout", deserialize_with = "some_duration")]
+    pub timeout: Duration,
+}
+
+/// An HTTP request whose answer proves that a forward works.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// The path, with its slash.
+    pub path: String,
+    /// A body to POST as JSON; without it the request is a GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<serde_json::Value>,
+    /// Text that the answer contains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contains: Option<String>,
+    /// JSON pointers into the answer and the values they must show.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub expect: BTreeMap<String, serde_json::Value>,
+    /// A body to POST to the same path after a failed attempt, for servers that must be told to look again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<serde_json::Value>,
+}
+
+/// How a suite's tests run.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, untagged)]
+pub enum Run {
+    /// The test binaries of a cargo package of this workspace.
+    Tests {
+        /// The package.
+        tests: String,
+    },
+    /// Any command, run in the suite's folder; status 0 means passed.
+    Command {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
+}
+
+fn release_timeout() -> Duration {
+    Duration::from_secs(5 * 60)
+}
+
+fn probe_timeout() -> Duration {
+    Duration::from_secs(90)
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong =
+        || serde::de::Error::custom(format!("`{text}` is no duration; write it like 90s, 5m or 1h30m"));
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).ok().filter(|duration| !duration.is_zero()).ok_or_else(wrong)
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    some_duration(deserializer).map(Some)
+}
+
+impl SuiteFile {
+    /// The variants, `default` first if it is not listed.
+    #[must_use]
+    pub fn variants(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.variants.keys().map(String::as_str).collect();
+        if !names.contains(&DEFAULT_VARIANT) {
+            names.insert(0, DEFAULT_VARIANT);
+        }
+        names
+    }
+
+    /// The suite in `folder` as `variant`.
+    ///
+    /// # Errors
+    /// The variant does not exist, or what the file refers to does not; exit 2.
+    pub fn resolve(&self, folder: &Utf8Path, variant: &str) -> Result<Suite> {
+        let path = folder.join(FILE);
+        let overlay = match self.variants.get(variant) {
+            Some(overlay) => overlay.clone().unwrap_or_default(),
+            None if variant == DEFAULT_VARIANT => Overlay::default(),
+            None => fail!(
+                Exit::Usage,
+                "{path}: there is no variant `{variant}`{}",
+                text::suggestion(variant, self.variants())
+            ),
+        };
+        let mut suite = Suite {
+            name: folder.file_name().unwrap_or(folder.as_str()).to_owned(),
+            variant: variant.to_owned(),
+            folder: folder.to_owned(),
+            images: overlay.images.unwrap_or_else(|| self.images.clone()),
+            namespaces: overlay.namespaces.unwrap_or_else(|| self.namespaces.clone()),
+            fixtures: overlay.fixtures.unwrap_or_else(|| self.fixtures.clone()),
+            releases: overlay.releases.unwrap_or_else(|| self.releases.clone()),
+            forwards: overlay.forwards.unwrap_or_else(|| self.forwards.clone()),
+            run: overlay.run.unwrap_or_else(|| self.run.clone()),
+            timeout: overlay.timeout.or(self.timeout).unwrap_or(Duration::from_secs(20 * 60)),
+            test_timeout: overlay.test_timeout.or(self.test_timeout).unwrap_or(Duration::from_secs(5 * 60)),
+        };
+        suite.check(&path)?;
+        Ok(suite)
+    }
+}
+
+impl Suite {
+    /// `<suite>/<variant>`, as reports and messages name it.
+    #[must_use]
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.name, self.variant)
+    }
+
+    fn check(&mut self, path: &Utf8Path) -> Result<()> {
+        crate::names::check_label(&format!("{path}: suite"), &self.name, 0)?;
+        crate::names::check_label(&format!("{path}: variant"), &self.variant, 0)?;
+        if self.namespaces.is_empty() {
+            fail!(
+                Exit::Usage,
+                "{path}: `namespaces` is empty; name at least one role, such as `namespaces: {{user: {}}}`",
+                self.name
+            );
+        }
+        for (role, prefix) in &self.namespaces {
+            let what = format!("{path}: namespace prefix of role `{role}`");
+            crate::names::check_label(&what, prefix, crate::names::SUFFIX_LEN)?;
+        }
+        let folder = self.folder.clone();
+        for fixture in &mut self.fixtures {
+            *fixture = super::existing(&folder, fixture, "fixture", path)?;
+        }
+        for release in &mut self.releases {
+            let what = format!("release `{}`", release.name);
+            crate::names::check_label(&format!("{path}: release"), &release.name, 0)?;
+            has_role(&self.namespaces, &release.namespace, &what, path)?;
+            release.chart = super::existing(&folder, &release.chart, &format!("{what}: chart"), path)?;
+            if !release.chart.join("Chart.yaml").exists() {
+                fail!(Exit::Usage, "{path}: {what}: {} is not a chart: it has no Chart.yaml", release.chart);
+            }
+            for values in &mut release.values {
+                *values = super::existing(&folder, values, &format!("{what}: values file"), path)?;
+            }
+        }
+        for (name, forward) in &self.forwards {
+            has_role(&self.namespaces, &forward.namespace, &format!("forward `{name}`"), path)?;
+        }
+        if matches!(&self.run, Run::Command { command } if command.is_empty()) {
+            fail!(Exit::Usage, "{path}: run: the command is empty");
+        }
+        Ok(())
+    }
+}
+
+fn has_role(roles: &IndexMap<String, String>, role: &str, what: &str, path: &Utf8Path) -> Result<()> {
+    if !roles.contains_key(role) {
+        fail!(
+            Exit::Usage,
+            "{path}: {what}: there is no namespace role `{role}`{}",
+            text::suggestion(role, roles.keys().map(String::as_str))
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = "namespaces: {user: dagster-test}\nrun: {tests: example}\n";
+
+    fn file(more: &str) -> Result<SuiteFile> {
+        super::super::parse("suite.yaml".into(), &format!("{BASE}{more}"))
+    }
+
+    fn resolve(more: &str, variant: &str) -> Result<Suite> {
+        file(more)?.resolve("/w/test-suites/example".into(), variant)
+    }
+
+    #[test]
+    fn a_variant_replaces_whole_keys() {
+        let more =
+            "images: [a]\nvariants: {default: {}, split: {images: [b], namespaces: {user: u, system: s}}}\n";
+        let split = resolve(more, "split").unwrap();
+        assert_eq!(split.images, ["b"]);
+        assert_eq!(split.namespaces.len(), 2);
+        assert_eq!(resolve(more, "default").unwrap().images, ["a"]);
+        assert_eq!(split.id(), "example/split");
+    }
+
+    #[test]
+    fn default_exists_without_being_listed() {
+        assert_eq!(file("variants: {x: {}}\n").unwrap().variants(), ["default", "x"]);
+        assert!(resolve("", "default").is_ok());
+    }
+
+    #[track_caller]
+    fn refused(more: &str, variant: &str, part: &str) {
+        let error = resolve(more, variant).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+
+    #[test]
+    fn rejects_what_cannot_be_run() {
+        refused("variants: {subchart: {}}\n", "subchrat", "did you mean `subchart`?");
+        refused("fixtures: [nowhere.yaml]\n", "default", "fixture `nowhere.yaml` does not exist");
+        refused(
+            "forwards: {w: {namespace: sys, selector: a=b, port: 80}}\n",
+            "default",
+            "no namespace role `sys`",
+        );
+        refused("timeout: soon\n", "default", "`soon` is no duration");
+        refused("imagse: []\n", "default", "did you mean `images`?");
+        refused("variants: {default: {imagse: []}}\n", "default", "did you mean `images`?");
+    }
+
+    #[test]
+    fn durations_are_read() {
+        assert_eq!(resolve("timeout: 1h30m\n", "default").unwrap().timeout, Duration::from_secs(5400));
+    }
+}

@@ -1,0 +1,124 @@
+//! Every environment variable, and the only place that reads them.
+
+use camino::Utf8PathBuf;
+
+/// Set by CI systems; makes the cluster ephemeral.
+pub const CI: &str = "CI";
+/// The kubeconfig that `--cluster-provider kubeconfig` reads when `--kubeconfig` is absent.
+pub const KUBECONFIG: &str = "KUBECONFIG";
+/// Where tools and build outputs are kept between runs; default `$XDG_CACHE_HOME/k8s-test`.
+pub const CACHE_DIR: &str = "K8S_TEST_CACHE_DIR";
+/// Diagnostics of the engine itself, in tracing's filter syntax.
+pub const LOG: &str = "K8S_TEST_LOG";
+/// The base of user caches by the XDG specification; default `~/.cache`.
+pub const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+/// The user's home.
+pub const HOME: &str = "HOME";
+/// The cargo that runs us, set by cargo.
+pub const CARGO: &str = "CARGO";
+/// Where programs are looked for.
+pub const PATH: &str = "PATH";
+/// Switches off colours (no-color.org).
+pub const NO_COLOR: &str = "NO_COLOR";
+
+/// Names of what a suite's tests are given.
+pub mod suite {
+    /// The kubeconfig of the cluster under test, a file of the run's own.
+    pub const KUBECONFIG: &str = super::KUBECONFIG;
+    /// The run's id.
+    pub const RUN_ID: &str = "K8S_TEST_RUN_ID";
+    /// The suite's name.
+    pub const SUITE: &str = "K8S_TEST_SUITE";
+    /// The variant's name.
+    pub const VARIANT: &str = "K8S_TEST_VARIANT";
+    /// A folder for what the test wants kept.
+    pub const ARTIFACTS: &str = "K8S_TEST_ARTIFACTS";
+    /// `K8S_TEST_NAMESPACE_<ROLE>`.
+    pub const NAMESPACE: &str = "K8S_TEST_NAMESPACE_";
+    /// `K8S_TEST_URL_<FORWARD>`.
+    pub const URL: &str = "K8S_TEST_URL_";
+    /// `K8S_TEST_IMAGE_<NAME>`.
+    pub const IMAGE: &str = "K8S_TEST_IMAGE_";
+
+    /// `dagster-test` as the last part of a variable's name: `DAGSTER_TEST`.
+    #[must_use]
+    pub fn key(name: &str) -> String {
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+    }
+}
+
+/// The environment as it was at the start.
+#[derive(Clone, Debug, Default)]
+pub struct Env {
+    /// Whether a CI system runs us.
+    pub ci: bool,
+    /// The user's kubeconfig: the first file that `KUBECONFIG` lists, else `~/.kube/config`.
+    pub kubeconfig: Option<Utf8PathBuf>,
+    /// Where tools and build outputs are kept between runs.
+    pub cache: Utf8PathBuf,
+    /// The filter for the engine's own diagnostics.
+    pub log: Option<String>,
+    /// The cargo to build tests with.
+    pub cargo: String,
+    /// Whether output may have colours.
+    pub color: bool,
+}
+
+impl Env {
+    /// Reads the process' environment.
+    #[must_use]
+    pub fn read() -> Env {
+        Env::from(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    /// The folders in which programs are looked for.
+    #[must_use]
+    pub fn search_path() -> Vec<std::path::PathBuf> {
+        std::env::var_os(PATH).map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+    }
+
+    fn from(get: impl Fn(&str) -> Option<String>) -> Env {
+        let home = get(HOME).map_or_else(|| Utf8PathBuf::from("/"), Utf8PathBuf::from);
+        let cache = get(CACHE_DIR).map(Utf8PathBuf::from).unwrap_or_else(|| {
+            get(XDG_CACHE_HOME).map_or_else(|| home.join(".cache"), Utf8PathBuf::from).join("k8s-test")
+        });
+        Env {
+            ci: get(CI).is_some_and(|value| value != "false" && value != "0"),
+            kubeconfig: get(KUBECONFIG)
+                .and_then(|list| list.split(':').find(|path| !path.is_empty()).map(Utf8PathBuf::from))
+                .or_else(|| get(HOME).map(|_| home.join(".kube/config"))),
+            cache,
+            log: get(LOG),
+            cargo: get(CARGO).unwrap_or_else(|| "cargo".to_owned()),
+            color: get(NO_COLOR).is_none(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Env {
+        Env::from(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn ci_is_off_when_said_so() {
+        assert!(env(&[("CI", "true")]).ci);
+        assert!(env(&[("CI", "1")]).ci);
+        assert!(!env(&[("CI", "false")]).ci);
+        assert!(!env(&[]).ci);
+    }
+
+    #[test]
+    fn the_first_kubeconfig_of_a_list_counts() {
+        assert_eq!(env(&[("KUBECONFIG", ":/a:/b")]).kubeconfig.unwrap(), "/a");
+        assert_eq!(env(&[("HOME", "/home/x")]).kubeconfig.unwrap(), "/home/x/.kube/config");
+    }
+
+    #[test]
+    fn suite_keys_are_valid_variable_names() {
+        assert_eq!(suite::key("dagster-test.v2"), "DAGSTER_TEST_V2");
+    }
+}

@@ -1,0 +1,275 @@
+//! The one stream of what happens; console, report and JUnit only consume it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use camino::Utf8PathBuf;
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// The stages, in the order of the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// What the machine lacks is installed, started, downloaded.
+    Setup,
+    /// The cluster is created or found.
+    Cluster,
+    /// Images are built and brought to the nodes.
+    Images,
+    /// Namespaces are made.
+    Namespaces,
+    /// Manifests are applied.
+    Fixtures,
+    /// Charts are installed.
+    Release,
+    /// What was installed becomes ready.
+    Ready,
+    /// Ports are brought to this machine.
+    Forward,
+    /// Tests run.
+    Suites,
+    /// What was made is removed.
+    Cleanup,
+}
+
+impl Phase {
+    /// The name that messages use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Setup => "setup",
+            Phase::Cluster => "cluster",
+            Phase::Images => "images",
+            Phase::Namespaces => "namespaces",
+            Phase::Fixtures => "fixtures",
+            Phase::Release => "release",
+            Phase::Ready => "ready",
+            Phase::Forward => "forward",
+            Phase::Suites => "suites",
+            Phase::Cleanup => "cleanup",
+        }
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A step began.
+    Started {
+        /// The step, unique in this run.
+        step: u64,
+        /// Its stage.
+        phase: Phase,
+        /// What it does.
+        what: String,
+    },
+    /// A step got further.
+    Progress {
+        /// The step.
+        step: u64,
+        /// How far.
+        text: String,
+    },
+    /// A step ended.
+    Finished {
+        /// The step.
+        step: u64,
+        /// What came of it.
+        end: StepEnd,
+    },
+    /// Something to know.
+    Note(String),
+    /// Something that may matter later.
+    Warning(String),
+    /// A test began.
+    TestStarted(TestId),
+    /// A test ended.
+    TestFinished(TestResult),
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepEnd {
+    /// As it should, with a detail for the reader.
+    Done(String),
+    /// By an error or because the run was ended.
+    Failed,
+}
+
+/// A test's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct TestId {
+    /// The suite.
+    pub suite: String,
+    /// The variant.
+    pub variant: String,
+    /// The test's name inside the suite.
+    pub name: String,
+}
+
+/// What came of a test.
+#[derive(Clone, Debug, Serialize)]
+pub struct TestResult {
+    /// The test.
+    #[serde(flatten)]
+    pub id: TestId,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// How long it took, in seconds.
+    #[serde(serialize_with = "in_seconds", rename = "seconds")]
+    pub took: Duration,
+    /// In one line, why it did not pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The end of its output.
+    #[serde(skip)]
+    pub tail: String,
+    /// The file with all of its output.
+    pub log: Utf8PathBuf,
+}
+
+/// What came of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It passed.
+    Passed,
+    /// It failed.
+    Failed,
+    /// It did not end in its time.
+    TimedOut,
+    /// It is marked to be left out.
+    Skipped,
+}
+
+impl Outcome {
+    /// Whether the run fails by it.
+    #[must_use]
+    pub fn is_failure(self) -> bool {
+        matches!(self, Outcome::Failed | Outcome::TimedOut)
+    }
+}
+
+/// A duration in seconds, to the millisecond.
+///
+/// # Errors
+/// The serializer's.
+pub fn in_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1e3).round() / 1e3)
+}
+
+/// Takes events.
+pub trait Consumer: Send {
+    /// Takes one; it must not block for long.
+    fn consume(&mut self, at: Timestamp, event: &Event);
+}
+
+/// Where stages say what happens; clones share the consumers.
+#[derive(Clone)]
+pub struct Events {
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    consumers: Vec<Box<dyn Consumer>>,
+    steps: u64,
+}
+
+impl Events {
+    /// A stream into these consumers.
+    #[must_use]
+    pub fn new(consumers: Vec<Box<dyn Consumer>>) -> Events {
+        Events { inner: Arc::new(Mutex::new(Inner { consumers, steps: 0 })) }
+    }
+
+    /// Hands an event to every consumer.
+    pub fn emit(&self, event: &Event) {
+        let at = Timestamp::now();
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for consumer in &mut inner.consumers {
+            consumer.consume(at, event);
+        }
+    }
+
+    /// Says something to know.
+    pub fn note(&self, text: impl Into<String>) {
+        self.emit(&Event::Note(text.into()));
+    }
+
+    /// Says something that may matter later.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.emit(&Event::Warning(text.into()));
+    }
+
+    /// Begins a step; it has failed when the value is dropped before [`Step::done`].
+    #[must_use]
+    pub fn step(&self, phase: Phase, what: impl Into<String>) -> Step {
+        let step = {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.steps += 1;
+            inner.steps
+        };
+        self.emit(&Event::Started { step, phase, what: what.into() });
+        Step { events: self.clone(), step, open: true }
+    }
+}
+
+/// A step under way.
+pub struct Step {
+    events: Events,
+    step: u64,
+    open: bool,
+}
+
+impl Step {
+    /// Says how far it got.
+    pub fn progress(&self, text: impl Into<String>) {
+        self.events.emit(&Event::Progress { step: self.step, text: text.into() });
+    }
+
+    /// Ends it as it should, with a detail for the reader, which may be empty.
+    pub fn done(mut self, detail: impl Into<String>) {
+        self.open = false;
+        self.events.emit(&Event::Finished { step: self.step, end: StepEnd::Done(detail.into()) });
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if self.open {
+            self.events.emit(&Event::Finished { step: self.step, end: StepEnd::Failed });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Collect(Arc<Mutex<Vec<Event>>>);
+
+    impl Consumer for Collect {
+        fn consume(&mut self, _: Timestamp, event: &Event) {
+            self.0.lock().unwrap().push(event.clone());
+        }
+    }
+
+    #[test]
+    fn a_step_that_is_dropped_has_failed() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let events = Events::new(vec![Box::new(Collect(seen.clone()))]);
+        drop(events.step(Phase::Images, "build x"));
+        events.step(Phase::Images, "build y").done("1 s");
+        let ends: Vec<StepEnd> = seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|event| match event {
+                Event::Finished { end, .. } => Some(end.clone()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(ends, [StepEnd::Failed, StepEnd::Done("1 s".to_owned())]);
+    }
+}

@@ -1,0 +1,17 @@
+//! An API server for unit tests: each request is taken and answered by hand.
+
+use http::{Request, Response, StatusCode};
+use kube::Client;
+use kube::client::Body;
+use tower_test::mock::{self, Handle};
+
+/// A client whose requests come out of the handle.
+pub(crate) fn client() -> (Client, Handle<Request<Body>, Response<Body>>) {
+    let (service, handle) = mock::pair::<Request<Body>, Response<Body>>();
+    (Client::new(service, "default"), handle)
+}
+
+/// A JSON answer.
+pub(crate) fn answer(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
+    Response::builder().status(status).body(Body::from(body.to_string().into_bytes())).unwrap()
+}

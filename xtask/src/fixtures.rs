@@ -1,0 +1,158 @@
+//! ConfigMaps, Secrets, RBAC and whatever else a suite's manifests hold, by server-side apply.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, anyhow};
+use camino::Utf8Path;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::{self, ApiCapabilities, Scope};
+use kube::{Api, Client, ResourceExt};
+use serde::Deserialize;
+
+use crate::config::Suite;
+use crate::exit::{Exit, ExitWith, coded};
+use crate::ledger::{Ledger, Object};
+use crate::namespaces::Namespaces;
+use crate::template::{self, Facts};
+use crate::{fail, labels};
+
+/// Applies all fixtures of `suite`; gives how many objects they hold.
+///
+/// An object that somebody else made stays theirs: it is brought to the wanted state, but never deleted.
+///
+/// # Errors
+/// A manifest cannot be read or rendered (exit 2), or the API refuses an object (exit 3).
+pub async fn apply(
+    client: &Client,
+    suite: &Suite,
+    run: &str,
+    namespaces: &Namespaces,
+    facts: &Facts,
+    ledger: &Ledger,
+) -> Result<usize> {
+    let mut kinds = Kinds { client, known: HashMap::new() };
+    let mut count = 0;
+    for path in &suite.fixtures {
+        for mut object in read(path, facts)? {
+            let kind = object.types.as_ref().map_or_else(String::new, |types| types.kind.clone());
+            let what = format!("{path}: {kind} {}", object.name_any());
+            let (resource, capabilities) = kinds.of(&object).await.with_context(|| what.clone())?;
+            let api: Api<DynamicObject> = if capabilities.scope == Scope::Namespaced {
+                let namespace = object.metadata.namespace.get_or_insert_with(|| namespaces.first.clone());
+                Api::namespaced_with(client.clone(), namespace, &resource)
+            } else {
+                object.metadata.namespace = None;
+                Api::all_with(client.clone(), &resource)
+            };
+            let goes_with_namespace = namespaces.ours
+                && object
+                    .metadata
+                    .namespace
+                    .as_ref()
+                    .is_some_and(|ns| namespaces.by_role.values().any(|n| n == ns));
+            let theirs = !goes_with_namespace && {
+                let present = api
+                    .get_opt(&object.name_any())
+                    .await
+                    .with_context(|| what.clone())
+                    .or_exit(Exit::Environment)?;
+                present.is_some_and(|present| !present.labels().contains_key(labels::RUN))
+            };
+            if !theirs {
+                object.labels_mut().extend(labels::of(run, &suite.name, &suite.variant));
+                if !goes_with_namespace {
+                    ledger.record(|made| {
+                        made.objects.push(Object {
+                            resource: resource.clone(),
+                            namespace: object.metadata.namespace.clone(),
+                            name: object.name_any(),
+                        });
+                    });
+                }
+            }
+            let params = PatchParams::apply(labels::FIELD_MANAGER).force();
+            api.patch(&object.name_any(), &params, &Patch::Apply(&object))
+                .await
+                .with_context(|| format!("apply {what}"))
+                .or_exit(Exit::Environment)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// The objects of a manifest, rendered.
+fn read(path: &Utf8Path, facts: &Facts) -> Result<Vec<DynamicObject>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {path}")).or_exit(Exit::Usage)?;
+    parse(path, &template::render(path, &text, facts)?)
+}
+
+fn parse(path: &Utf8Path, text: &str) -> Result<Vec<DynamicObject>> {
+    let mut objects = Vec::new();
+    for document in serde_yaml::Deserializer::from_str(text) {
+        let value = serde_yaml::Value::deserialize(document)
+            .map_err(|error| coded(Exit::Usage, anyhow!("{path}: {error}")))?;
+        if value.is_null() {
+            continue;
+        }
+        let object: DynamicObject = serde_yaml::from_value(value)
+            .map_err(|error| coded(Exit::Usage, anyhow!("{path}: not a Kubernetes object: {error}")))?;
+        let named = object.metadata.name.as_ref().is_some_and(|name| !name.is_empty());
+        if object.types.is_none() || !named {
+            fail!(Exit::Usage, "{path}: an object lacks apiVersion, kind or metadata.name");
+        }
+        objects.push(object);
+    }
+    Ok(objects)
+}
+
+/// What the API server knows of kinds, each asked once.
+struct Kinds<'a> {
+    client: &'a Client,
+    known: HashMap<GroupVersionKind, (ApiResource, ApiCapabilities)>,
+}
+
+impl Kinds<'_> {
+    async fn of(&mut self, object: &DynamicObject) -> Result<(ApiResource, ApiCapabilities)> {
+        let types = object.types.clone().unwrap_or_default();
+        let kind = GroupVersionKind::try_from(&types).or_exit(Exit::Usage)?;
+        if let Some(known) = self.known.get(&kind) {
+            return Ok(known.clone());
+        }
+        let found = discovery::pinned_kind(self.client, &kind).await.map_err(|error| {
+            let message =
+                format!("the cluster does not know the kind {} of {}", types.kind, types.api_version);
+            coded(Exit::Usage, anyhow::Error::new(error).context(message))
+        })?;
+        self.known.insert(kind, found.clone());
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_all_documents_and_skips_empty_ones() {
+        let text = "---\n# nothing\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: a}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\ndata: {x: y}\n";
+        let names: Vec<String> =
+            parse("f.yaml".into(), text).unwrap().iter().map(ResourceExt::name_any).collect();
+        assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn rejects_what_is_no_object() {
+        for text in [
+            "just text",
+            "kind: Secret\nmetadata: {name: a}\n",
+            "apiVersion: v1\nkind: Secret\nmetadata: {}\n",
+            "a: [\n",
+        ] {
+            let error = parse("f.yaml".into(), text).unwrap_err();
+            assert_eq!(Exit::of(&error), Exit::Usage);
+            assert!(error.to_string().starts_with("f.yaml"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The only module that runs `helm`; versions 3 and 4.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Deserialize;
+use xshell::{Shell, cmd};
+
+use crate::cmd::Run;
+use crate::config::tools::Version;
+
+const QUICK: Duration = Duration::from_secs(60);
+
+/// A helm program and the cluster it works on.
+#[derive(Clone, Debug)]
+pub struct Helm {
+    /// The program.
+    pub program: Utf8PathBuf,
+    /// The kubeconfig of the cluster.
+    pub kubeconfig: Utf8PathBuf,
+}
+
+/// What is installed, and where.
+#[derive(Clone, Debug)]
+pub struct Install<'a> {
+    /// The release's name.
+    pub name: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// The chart's folder.
+    pub chart: &'a Utf8Path,
+    /// Values files; later ones win.
+    pub values: &'a [Utf8PathBuf],
+    /// More arguments.
+    pub args: &'a [String],
+}
+
+#[derive(Deserialize)]
+struct Chart {
+    #[serde(default)]
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    name: String,
+}
+
+/// The version of a helm program.
+///
+/// # Errors
+/// It cannot be run, or its answer is no version.
+pub async fn version(program: &Utf8Path) -> Result<Version> {
+    let sh = Shell::new()?;
+    let output = Run::new(cmd!(sh, "{program} version --short"), QUICK).success().await?;
+    output.stdout.trim().parse()
+}
+
+impl Helm {
+    /// The manifests that an installation would apply.
+    ///
+    /// # Errors
+    /// The chart does not render; helm's message.
+    pub async fn template(&self, install: &Install<'_>) -> Result<String> {
+        let Install { name, namespace, chart, args, .. } = *install;
+        let values = value_flags(install.values);
+        let sh = Shell::new()?;
+        let program = &self.program;
+        let command =
+            cmd!(sh, "{program} template {name} {chart} --namespace {namespace} {values...} {args...}");
+        Ok(self.run(command, QUICK).success().await?.stdout)
+    }
+
+    /// Installs a release or upgrades it; does not wait for its workloads.
+    ///
+    /// # Errors
+    /// helm fails; its message.
+    pub async fn upgrade_install(&self, install: &Install<'_>, deadline: Duration) -> Result<()> {
+        let Install { name, namespace, chart, args, .. } = *install;
+        let values = value_flags(install.values);
+        let sh = Shell::new()?;
+        let program = &self.program;
+        let command = cmd!(
+            sh,
+            "{program} upgrade --install {name} {chart} --namespace {namespace} {values...} {args...}"
+        );
+        self.run(command, deadline).success().await?;
+        Ok(())
+    }
+
+    /// The manifests that a release has applied, without its hooks.
+    ///
+    /// # Errors
+    /// The release does not exist, or the cluster cannot be asked.
+    pub async fn manifest(&self, name: &str, namespace: &str) -> Result<String> {
+        let sh = Shell::new()?;
+        let program = &self.program;
+        let command = cmd!(sh, "{program} get manifest {name} --namespace {namespace}");
+        Ok(self.run(command, QUICK).success().await?.stdout)
+    }
+
+    /// The releases of a namespace, in whatever state.
+    ///
+    /// # Errors
+    /// The cluster cannot be asked.
+    pub async fn releases(&self, namespace: &str) -> Result<Vec<String>> {
+        let sh = Shell::new()?;
+        let program = &self.program;
+        // Helm 3 shows only deployed and failed ones without --all; Helm 4 shows all and has no such flag.
+        let states = match version(program).await? {
+            Version(3, ..) => vec!["--all"],
+            _ => vec![],
+        };
+        let command = cmd!(sh, "{program} list --short --namespace {namespace} {states...}");
+        let output = self.run(command, QUICK).success().await?;
+        Ok(output.stdout.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// Removes a release; one that does not exist is removed already.
+    ///
+    /// # Errors
+    /// helm fails; its message.
+    pub async fn uninstall(&self, name: &str, namespace: &str) -> Result<()> {
+        let sh = Shell::new()?;
+        let program = &self.program;
+        let command = cmd!(sh, "{program} uninstall {name} --namespace {namespace} --ignore-not-found");
+        self.run(command, Duration::from_secs(120)).success().await?;
+        Ok(())
+    }
+
+    /// Fetches the charts that `chart` depends on, where its charts/ folder lacks one.
+    ///
+    /// # Errors
+    /// Chart.yaml cannot be read, or helm fails; its message.
+    pub async fn build_dependencies(&self, chart: &Utf8Path) -> Result<bool> {
+        let path = chart.join("Chart.yaml");
+        let parsed: Chart = crate::config::load(&path)?;
+        let present: Vec<String> = match chart.join("charts").read_dir_utf8() {
+            Ok(entries) => entries.flatten().map(|entry| entry.file_name().to_owned()).collect(),
+            Err(_) => Vec::new(),
+        };
+        let missing = parsed.dependencies.iter().any(|dependency| {
+            let archive = format!("{}-", dependency.name);
+            !present.iter().any(|name| *name == dependency.name || name.starts_with(&archive))
+        });
+        if missing {
+            let sh = Shell::new()?;
+            let program = &self.program;
+            self.run(cmd!(sh, "{program} dependency build {chart}"), Duration::from_secs(300))
+                .success()
+                .await
+                .with_context(|| format!("fetch the charts that {chart} depends on"))?;
+        }
+        Ok(missing)
+    }
+
+    fn run<'a>(&self, command: xshell::Cmd<'_>, deadline: Duration) -> Run<'a> {
+        Run::new(command, deadline).env("KUBECONFIG", self.kubeconfig.as_str())
+    }
+}
+
+fn value_flags(values: &[Utf8PathBuf]) -> Vec<String> {
+    values.iter().flat_map(|path| ["--values".to_owned(), path.to_string()]).collect()
+}

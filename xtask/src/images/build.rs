@@ -1,0 +1,105 @@
+//! Images of our own: a Dockerfile's build, left out while its inputs are unchanged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use xshell::{Shell, cmd};
+
+use super::{Built, How, LOCAL, Maker, key};
+use crate::cmd::Run;
+use crate::config::ImageSpec;
+use crate::docker::Docker;
+use crate::events::Step;
+
+/// Downloads of a few hundred MB.
+const OFFLINE: Duration = Duration::from_secs(30 * 60);
+
+/// The image in the local Docker: its reference there, and what was done.
+pub(super) async fn ensure(
+    maker: &Maker,
+    name: &str,
+    spec: &ImageSpec,
+    context: &Utf8Path,
+    bases: &[(String, Arc<Built>)],
+    step: &Step,
+) -> Result<(String, How)> {
+    let mut args: Vec<(String, String)> = spec.args.clone().into_iter().collect();
+    args.extend(bases.iter().map(|(argument, base)| (argument.clone(), base.reference.clone())));
+    let dockerfile = spec.dockerfile.as_deref().unwrap_or(Utf8Path::new("Dockerfile"));
+    let inputs = args.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+    let more = inputs.iter().map(String::as_str).chain([dockerfile.as_str(), maker.arch.as_str()]);
+    let reference = format!("{LOCAL}/{name}:in-{}", key::of_folder(context, more)?);
+    if Docker.image(&reference).await?.is_some() {
+        return Ok((reference, How::Unchanged));
+    }
+    let offline = match &spec.offline {
+        Some(program) if !registry_answers(step).await => Some(program),
+        _ => None,
+    };
+    let context = match offline {
+        Some(program) => prepare(maker, name, context, program, step).await?,
+        None => context.to_owned(),
+    };
+    step.progress("docker build");
+    Docker
+        .build(&context, dockerfile, &args, &reference, |line| {
+            // Both of Docker's builders: `Step 2/5 : …` and `#7 [2/5] …`.
+            if line.starts_with("Step ") || (line.starts_with('#') && line.contains(" [")) {
+                step.progress(line);
+            }
+        })
+        .await?;
+    Ok((reference, How::Built))
+}
+
+/// Whether images can be pulled here, and so whether a build may expect a network: asked by the smallest pull.
+async fn registry_answers(step: &Step) -> bool {
+    static ANSWER: tokio::sync::OnceCell<bool> = tokio::sync::OnceCell::const_new();
+    *ANSWER
+        .get_or_init(|| async {
+            step.progress("look whether images can be pulled");
+            let pull = Docker.pull("docker.io/library/hello-world:latest", |_| {});
+            matches!(tokio::time::timeout(Duration::from_secs(20), pull).await, Ok(Ok(())))
+        })
+        .await
+}
+
+/// A copy of the context with what its program downloads on this machine.
+async fn prepare(
+    maker: &Maker,
+    name: &str,
+    context: &Utf8Path,
+    program: &Utf8Path,
+    step: &Step,
+) -> Result<Utf8PathBuf> {
+    let copy = maker.scratch.join(name);
+    if copy.exists() {
+        std::fs::remove_dir_all(&copy).with_context(|| format!("remove {copy}"))?;
+    }
+    for file in key::context_files(context)? {
+        let to = copy.join(file.strip_prefix(context).unwrap_or(&file));
+        if let Some(folder) = to.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;
+        }
+        std::fs::copy(&file, &to).with_context(|| format!("copy {file} to {to}"))?;
+    }
+    let cache = maker.cache.join("recipes").join(name);
+    std::fs::create_dir_all(&cache).with_context(|| format!("make the folder {cache}"))?;
+    step.progress(format!("images cannot be pulled here: {program}"));
+    let program = context.join(program);
+    let sh = Shell::new()?;
+    sh.change_dir(&copy);
+    Run::new(cmd!(sh, "{program}"), OFFLINE)
+        .env("RECIPE_CACHE", cache.as_str())
+        .env("RECIPE_ARCH", &maker.arch)
+        .on_line(|line| {
+            if let Some(title) = line.strip_prefix("==> ") {
+                step.progress(title);
+            }
+        })
+        .success()
+        .await?;
+    Ok(copy)
+}

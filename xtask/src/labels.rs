@@ -1,0 +1,47 @@
+//! The labels and annotations that mark what is ours.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+/// The run that made an object; nothing without it is ever deleted.
+pub const RUN: &str = "k8s-test.local/run";
+/// The suite an object was made for.
+pub const SUITE: &str = "k8s-test.local/suite";
+/// The variant an object was made for.
+pub const VARIANT: &str = "k8s-test.local/variant";
+/// On a node: the hash of the configuration that its cluster was made from.
+pub const CONFIG: &str = "k8s-test.local/config";
+/// Annotation: when an object may be removed by anybody (RFC 3339).
+pub const EXPIRES: &str = "k8s-test.local/expires";
+/// The field manager of our server-side applies.
+pub const FIELD_MANAGER: &str = "k8s-test";
+
+/// The labels of an object that a run makes for a variant of a suite.
+#[must_use]
+pub fn of(run: &str, suite: &str, variant: &str) -> BTreeMap<String, String> {
+    [(RUN, run), (SUITE, suite), (VARIANT, variant)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// Whether an object with these annotations has expired by `now`; one without a readable time has not.
+#[must_use]
+pub fn expired(annotations: &BTreeMap<String, String>, now: Timestamp) -> bool {
+    annotations.get(EXPIRES).and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|time| time <= now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_readable_past_time_has_expired() {
+        let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
+        let at = |time: &str| BTreeMap::from([(EXPIRES.to_owned(), time.to_owned())]);
+        assert!(expired(&at("2026-01-01T23:59:59Z"), now));
+        assert!(!expired(&at("2026-01-02T00:00:01Z"), now));
+        assert!(!expired(&at("soon"), now));
+        assert!(!expired(&BTreeMap::new(), now));
+    }
+}

@@ -1,0 +1,276 @@
+//! The run itself: each stage takes what the one before it made.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+use kind_client::Kind;
+
+use crate::cluster::{self, Cluster};
+use crate::config::{ImagesFile, Suite, Tools, Workspace};
+use crate::env::Env;
+use crate::events::{Events, Phase, TestResult};
+use crate::helm::Helm;
+use crate::images::deliver::Delivered;
+use crate::images::{self, Built, Maker};
+use crate::ledger::Ledger;
+use crate::namespaces::{self, Namespaces};
+use crate::plan::{ClusterPlan, Plan};
+use crate::setup::{self, Machine, Mend};
+use crate::suites::{self, Compiled, Given, Runner};
+use crate::template::{Facts, ImageFacts, RunFacts};
+use crate::{fixtures, forward, ready, release};
+
+/// What a run is made from and where it says what happens.
+#[derive(Clone)]
+pub struct Session {
+    /// The workspace.
+    pub workspace: Workspace,
+    /// The environment.
+    pub env: Env,
+    /// ci/tools.yaml.
+    pub tools: Arc<Tools>,
+    /// ci/images.yaml.
+    pub images: ImagesFile,
+    /// The stream of events.
+    pub events: Events,
+    /// What the run makes.
+    pub ledger: Ledger,
+    /// What the run has found, for its cleanup and report.
+    pub found: Arc<Mutex<Found>>,
+}
+
+/// What a run has found so far.
+#[derive(Clone, Default)]
+pub struct Found {
+    /// kind.
+    pub kind: Option<Kind>,
+    /// helm and the cluster it works on.
+    pub helm: Option<Helm>,
+    /// The cluster.
+    pub cluster: Option<Cluster>,
+    /// The images.
+    pub images: BTreeMap<String, Built>,
+    /// What was sent to the nodes.
+    pub delivered: Vec<Delivered>,
+}
+
+impl Session {
+    /// Remembers something for the cleanup and the report.
+    pub fn find(&self, write: impl FnOnce(&mut Found)) {
+        write(&mut self.found.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What was found so far.
+    #[must_use]
+    pub fn found(&self) -> Found {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The machine, made ready where `setup` says so.
+    ///
+    /// # Errors
+    /// As [`setup::ensure`].
+    pub async fn machine(&self, setup: bool) -> Result<Machine> {
+        let mend = if setup { Mend::Yes } else { Mend::No };
+        let context = setup::Context { env: &self.env, tools: &self.tools, events: &self.events, mend };
+        let machine = setup::ensure(context).await?;
+        let kind = Kind::builder().program(&machine.kind).build();
+        self.find(|found| found.kind = Some(kind));
+        Ok(machine)
+    }
+
+    /// What making images needs to know.
+    #[must_use]
+    pub fn maker(&self, machine: &Machine, setup: bool) -> Maker {
+        Maker {
+            cache: self.env.cache.clone(),
+            scratch: self.workspace.runs().join("build"),
+            tools: self.tools.clone(),
+            kind: machine.kind.clone(),
+            arch: machine.docker.arch().to_owned(),
+            setup,
+            events: self.events.clone(),
+        }
+    }
+
+    /// The cluster of the plan, with its node image made where it has to be.
+    ///
+    /// # Errors
+    /// As [`cluster::kind::ensure`] and [`cluster::existing::connect`].
+    pub async fn cluster(
+        &self,
+        machine: &Machine,
+        plan: &ClusterPlan,
+        own: &camino::Utf8Path,
+        setup: bool,
+    ) -> Result<Cluster> {
+        let kind = Kind::builder().program(&machine.kind).build();
+        let cluster = match plan {
+            ClusterPlan::Kubeconfig { file, context } => {
+                cluster::existing::connect(file, context.as_deref(), own, &kind).await?
+            }
+            ClusterPlan::Kind { name, named, .. } => {
+                let spec = self.tools.node_image.spec();
+                let config = cluster::kind::read_config(&self.workspace.ci().join("kind.yaml"))?;
+                let step = self.events.step(Phase::Cluster, "node image");
+                let (image, how) = images::source::ensure(&self.maker(machine, setup), "node", &spec, &step)
+                    .await
+                    .map_err(|error| error.context("make the node image"))?;
+                step.done(how.verb());
+                let wanted = cluster::kind::Wanted {
+                    name: name.clone(),
+                    named: *named,
+                    config,
+                    image,
+                    kubeconfig: own.to_owned(),
+                };
+                let creating = || self.ledger.record(|made| made.cluster = Some(name.clone()));
+                cluster::kind::ensure(&kind, &wanted, &self.events, creating).await?
+            }
+        };
+        let helm = Helm { program: machine.helm.clone(), kubeconfig: cluster.kubeconfig.clone() };
+        self.find(|found| {
+            found.cluster = Some(cluster.clone());
+            found.helm = Some(helm);
+        });
+        Ok(cluster)
+    }
+}
+
+/// Runs the plan up to the last test; cleaning up is the caller's, on every path.
+///
+/// # Errors
+/// Of the stage that failed, with its exit code. Tests that fail are in the results.
+pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
+    let machine = session.machine(plan.setup).await?;
+    let kubeconfig = plan.output.join("kubeconfig");
+    let maker = session.maker(&machine, plan.setup);
+    let (cluster, built, compiled) = tokio::try_join!(
+        session.cluster(&machine, &plan.cluster, &kubeconfig, plan.setup),
+        images::make(&maker, &session.images, &plan.images),
+        suites::compile::compile(&session.env.cargo, &session.workspace.root, &plan.suites, &session.events),
+    )?;
+    session.find(|found| found.images = built.clone());
+    deliver(session, plan, &cluster, &built).await?;
+    let mut results = Vec::new();
+    let mut failure = None;
+    for suite in &plan.suites {
+        match run_suite(session, plan, &cluster, &built, &compiled, suite).await {
+            Ok(tests) => results.extend(tests),
+            Err(error) => {
+                let error = error.context(format!("suite {}", suite.id()));
+                if let Some(first) = failure.replace(error) {
+                    session.events.warn(crate::exit::message(&first));
+                }
+            }
+        }
+    }
+    failure.map_or(Ok(results), Err)
+}
+
+async fn deliver(
+    session: &Session,
+    plan: &Plan,
+    cluster: &Cluster,
+    built: &BTreeMap<String, Built>,
+) -> Result<()> {
+    if cluster.nodes.is_empty() {
+        return Ok(());
+    }
+    let mut references: Vec<String> = plan
+        .suites
+        .iter()
+        .flat_map(|suite| &suite.images)
+        .map(|name| built[name].reference.clone())
+        .collect();
+    references.sort();
+    references.dedup();
+    let delivered = images::deliver::deliver(&cluster.nodes, &references, &session.events).await?;
+    session.find(|found| found.delivered.extend(delivered));
+    Ok(())
+}
+
+async fn run_suite(
+    session: &Session,
+    plan: &Plan,
+    cluster: &Cluster,
+    built: &BTreeMap<String, Built>,
+    compiled: &Compiled,
+    suite: &Suite,
+) -> Result<Vec<TestResult>> {
+    let Session { events, ledger, .. } = session;
+    let client = &cluster.client;
+    let folder = plan.output.join(&suite.name).join(&suite.variant);
+    let namespaces = namespaces_of(session, plan, cluster, suite).await?;
+    let facts = facts(plan, suite, &namespaces, built);
+
+    let step = events.step(Phase::Fixtures, suite.id());
+    let objects = fixtures::apply(client, suite, &plan.run, &namespaces, &facts, ledger).await?;
+    step.done(format!("{objects} objects"));
+
+    let helm = Helm {
+        program: session.found().helm.map_or_else(Default::default, |helm| helm.program),
+        kubeconfig: cluster.kubeconfig.clone(),
+    };
+    let installer =
+        release::Installer { helm: &helm, cluster, folder: &folder, setup: plan.setup, events, ledger };
+    let releases = release::install(installer, suite, &namespaces, &facts).await?;
+    ready::wait(client, &releases, events).await?;
+
+    let mut forwards = Vec::new();
+    for (name, spec) in &suite.forwards {
+        forwards.push(forward::open(client, name, spec, &namespaces, events).await?);
+    }
+
+    let artifacts = folder.join("artifacts");
+    std::fs::create_dir_all(&artifacts)?;
+    let given = Given {
+        run: &plan.run,
+        kubeconfig: &cluster.kubeconfig,
+        namespaces: &namespaces,
+        images: built,
+        forwards: &forwards,
+        artifacts: &artifacts,
+    };
+    let environment = suites::environment(suite, given);
+    let logs = folder.join("logs");
+    let runner = Runner { filters: &plan.filters, jobs: plan.jobs, logs: &logs, events };
+    suites::run(runner, suite, compiled, &environment).await
+}
+
+async fn namespaces_of(
+    session: &Session,
+    plan: &Plan,
+    cluster: &Cluster,
+    suite: &Suite,
+) -> Result<Namespaces> {
+    let step = session.events.step(Phase::Namespaces, suite.id());
+    let namespaces = match &plan.existing_namespace {
+        Some(name) => namespaces::existing(&cluster.client, suite, name).await?,
+        None => {
+            // Long enough that nobody takes it away from a run that is under way.
+            let releases = suite.releases.iter().map(|release| release.timeout).sum::<std::time::Duration>();
+            let time =
+                SignedDuration::try_from(suite.timeout + releases).unwrap_or(SignedDuration::from_hours(1));
+            let expires = Timestamp::now() + time + SignedDuration::from_mins(30);
+            namespaces::make(&cluster.client, suite, &plan.run, expires, &session.ledger).await?
+        }
+    };
+    let mut names: Vec<&str> = namespaces.by_role.values().map(String::as_str).collect();
+    names.dedup();
+    step.done(names.join(", "));
+    Ok(namespaces)
+}
+
+fn facts(plan: &Plan, suite: &Suite, namespaces: &Namespaces, built: &BTreeMap<String, Built>) -> Facts {
+    let images = suite.images.iter().filter_map(|name| built.get(name));
+    Facts {
+        namespaces: namespaces.by_role.clone(),
+        images: images.map(|image| (image.name.clone(), ImageFacts::new(&image.reference))).collect(),
+        run: RunFacts { id: plan.run.clone() },
+        suite: suite.name.clone(),
+        variant: suite.variant.clone(),
+    }
+}

@@ -1,0 +1,425 @@
+//! What a run will do: resolved once from flags, environment and files; pure, serialisable, printable.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
+
+use crate::cli::{ClusterArgs, K8sTest, Keep, Provider};
+use crate::config::suite::{DEFAULT_VARIANT, FILE};
+use crate::config::{self, ImagesFile, Suite, SuiteFile, Workspace};
+use crate::env::Env;
+use crate::exit::Exit;
+use crate::{fail, names, text};
+
+/// The Kind cluster that is kept between local runs.
+pub const DEFAULT_CLUSTER: &str = "k8s-test";
+
+/// Everything a run will do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The run's id.
+    pub run: String,
+    /// Whether a CI system runs us.
+    pub ci: bool,
+    /// Folder for the report and the logs.
+    pub output: Utf8PathBuf,
+    /// The cluster.
+    pub cluster: ClusterPlan,
+    /// Images to build, what is needed before what needs it.
+    pub images: Vec<String>,
+    /// Suites as variants, in the order they run.
+    pub suites: Vec<Suite>,
+    /// Parts of names of the tests to run; empty means all.
+    pub filters: Vec<String>,
+    /// Tests that run at the same time.
+    pub jobs: usize,
+    /// A namespace to deploy into instead of new ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub existing_namespace: Option<String>,
+    /// When the deployment stays at the end.
+    pub keep: Keep,
+    /// Whether to install, start and download what is missing.
+    pub setup: bool,
+}
+
+/// Which cluster a run uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "provider")]
+pub enum ClusterPlan {
+    /// One of kind's.
+    Kind {
+        /// Its name.
+        name: String,
+        /// Deleted whole at the end, unless it was there before.
+        ephemeral: bool,
+        /// Named by the user, so that one that is not ours is used too.
+        named: bool,
+    },
+    /// The user's own.
+    Kubeconfig {
+        /// The file to read.
+        file: Utf8PathBuf,
+        /// The context; absent means the file's current one.
+        context: Option<String>,
+    },
+}
+
+/// The files a plan is made from.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The workspace.
+    pub workspace: Workspace,
+    /// ci/images.yaml.
+    pub images: ImagesFile,
+    /// Folder and file of each suite of test-suites/, by folder name.
+    pub suites: Vec<(Utf8PathBuf, SuiteFile)>,
+}
+
+impl Files {
+    /// Reads images.yaml and the suites that `wanted` names; all of them when it names none.
+    ///
+    /// # Errors
+    /// A suite does not exist or a file does not load; exit 2.
+    pub fn load(workspace: &Workspace, wanted: &[String]) -> Result<Files> {
+        let images = ImagesFile::load(&workspace.ci().join("images.yaml"))?;
+        let folders = if wanted.is_empty() {
+            suite_folders(&workspace.suites())?
+        } else {
+            wanted.iter().map(|name| find_suite(workspace, name)).collect::<Result<_>>()?
+        };
+        let mut suites: Vec<(Utf8PathBuf, SuiteFile)> = Vec::new();
+        for folder in folders {
+            if suites.iter().any(|(known, _)| *known == folder) {
+                continue;
+            }
+            if let Some((other, _)) = suites.iter().find(|(known, _)| known.file_name() == folder.file_name())
+            {
+                fail!(
+                    Exit::Usage,
+                    "two suites have one name: {other} and {folder}; reports and labels go by the name, so rename one folder"
+                );
+            }
+            let file = config::load(&folder.join(FILE))?;
+            suites.push((folder, file));
+        }
+        Ok(Files { workspace: workspace.clone(), images, suites })
+    }
+}
+
+fn suite_folders(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+    let mut folders = Vec::new();
+    for entry in root.read_dir_utf8().map_err(|error| {
+        crate::exit::coded(
+            Exit::Usage,
+            anyhow::Error::new(error).context(format!("read the suites' folder {root}")),
+        )
+    })? {
+        let path = entry?.into_path();
+        if path.join(FILE).is_file() {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+fn find_suite(workspace: &Workspace, name: &str) -> Result<Utf8PathBuf> {
+    let named = workspace.suites().join(name);
+    if !name.contains('/') && named.join(FILE).is_file() {
+        return Ok(named);
+    }
+    let path = Utf8Path::new(name);
+    if path.join(FILE).is_file() {
+        let full = path.canonicalize_utf8().map_err(anyhow::Error::new)?;
+        return Ok(full);
+    }
+    if path.is_dir() {
+        fail!(Exit::Usage, "{path} is a folder without a {FILE}, so it is no suite");
+    }
+    let known = suite_folders(&workspace.suites())?;
+    let known: Vec<&str> = known.iter().filter_map(|folder| folder.file_name()).collect();
+    fail!(
+        Exit::Usage,
+        "there is no suite `{name}`: neither test-suites/{name}/{FILE} nor the folder {name} exists{}",
+        text::suggestion(name, known)
+    )
+}
+
+impl Plan {
+    /// Resolves what was typed; `run` is the run's id and `cpus` the number of processors.
+    ///
+    /// # Errors
+    /// Flags contradict each other, or name what does not exist; exit 2.
+    pub fn resolve(args: &K8sTest, env: &Env, files: &Files, run: &str, cpus: usize) -> Result<Plan> {
+        let suffix = run.rsplit('-').next().unwrap_or(run);
+        let cluster = ClusterPlan::resolve(&args.cluster, env, suffix)?;
+        if let Some(namespace) = &args.existing_helm_namespace {
+            names::check_label("--existing-helm-namespace", namespace, 0)?;
+            if matches!(cluster, ClusterPlan::Kind { ephemeral: true, .. })
+                && args.cluster.kind_cluster.is_none()
+            {
+                fail!(
+                    Exit::Usage,
+                    "--existing-helm-namespace {namespace} needs a cluster that exists, but with CI set a fresh one is made; name one by --kind-cluster or --cluster-provider kubeconfig"
+                );
+            }
+        }
+        let suites = variants(args, files)?;
+        if suites.is_empty() {
+            fail!(Exit::Usage, "there is no suite to run: test-suites/ has no folder with a {FILE}");
+        }
+        let images = files.images.closure(suites.iter().flat_map(|suite| &suite.images))?;
+        let keep = match (args.no_cleanup, args.keep) {
+            (true, _) => Keep::Always,
+            (false, Some(keep)) => keep,
+            (false, None) => Keep::Never,
+        };
+        Ok(Plan {
+            run: run.to_owned(),
+            ci: env.ci,
+            output: args.output.clone().unwrap_or_else(|| files.workspace.runs().join(run)),
+            cluster,
+            images,
+            suites,
+            filters: args.filters.clone(),
+            jobs: args.jobs.map_or(cpus, usize::from),
+            existing_namespace: args.existing_helm_namespace.clone(),
+            keep,
+            setup: !args.no_setup,
+        })
+    }
+
+    /// The plan for a person: what `--dry-run` prints.
+    #[must_use]
+    pub fn describe(&self, workspace: &Workspace) -> String {
+        let mut out = format!("run {}\n", self.run);
+        let mut line = |label: &str, value: &str| {
+            let _ = writeln!(out, "  {label:<11} {value}");
+        };
+        match &self.cluster {
+            ClusterPlan::Kind { name, ephemeral: true, .. } => {
+                line(
+                    "cluster",
+                    &format!("Kind cluster {name}, made fresh and deleted at the end (CI is set)"),
+                );
+            }
+            ClusterPlan::Kind { name, .. } => {
+                line("cluster", &format!("Kind cluster {name}, made if missing and kept for reuse"));
+            }
+            ClusterPlan::Kubeconfig { file, context } => {
+                let context = context.as_deref().unwrap_or("the current context");
+                line("cluster", &format!("{context} of {file}"));
+            }
+        }
+        line("images", &self.images.join(", "));
+        for suite in &self.suites {
+            line("suite", &suite.id());
+            for (role, prefix) in &suite.namespaces {
+                let name = self.existing_namespace.clone().unwrap_or_else(|| format!("{prefix}-<suffix>"));
+                line("", &format!("namespace {role}: {name}"));
+            }
+            for fixture in &suite.fixtures {
+                line("", &format!("fixture {}", workspace.show(fixture)));
+            }
+            for release in &suite.releases {
+                let chart = workspace.show(&release.chart);
+                line("", &format!("release {} from {chart} into {}", release.name, release.namespace));
+            }
+            for (name, forward) in &suite.forwards {
+                line("", &format!("forward {name} to port {} of {}", forward.port, forward.selector));
+            }
+            match &suite.run {
+                config::Run::Tests { tests } => line("", &format!("tests of the package {tests}")),
+                config::Run::Command { command } => line("", &format!("command {}", command.join(" "))),
+            }
+        }
+        if !self.filters.is_empty() {
+            line("filter", &self.filters.join(" or "));
+        }
+        line("jobs", &self.jobs.to_string());
+        let end = match (self.keep, &self.cluster) {
+            (Keep::Always, _) => "everything stays in place",
+            (Keep::OnFailure, _) => "everything stays in place after a failure",
+            (Keep::Never, ClusterPlan::Kind { ephemeral: true, .. }) => "the cluster goes",
+            (Keep::Never, _) => "releases and namespaces go, the cluster stays",
+        };
+        line("at the end", end);
+        line("report", workspace.show(&self.output).as_str());
+        out
+    }
+}
+
+impl ClusterPlan {
+    /// Resolves the flags that name a cluster; `suffix` makes an ephemeral one's name unique.
+    ///
+    /// # Errors
+    /// Flags contradict each other; exit 2.
+    pub fn resolve(args: &ClusterArgs, env: &Env, suffix: &str) -> Result<ClusterPlan> {
+        match args.cluster_provider {
+            Provider::Kind => {
+                for (flag, given) in
+                    [("--kubeconfig", args.kubeconfig.is_some()), ("--context", args.context.is_some())]
+                {
+                    if given {
+                        fail!(
+                            Exit::Usage,
+                            "{flag} names a cluster of your own; add --cluster-provider kubeconfig to use it"
+                        );
+                    }
+                }
+                let name = match &args.kind_cluster {
+                    Some(name) => name.clone(),
+                    None if env.ci => format!("{DEFAULT_CLUSTER}-{suffix}"),
+                    None => DEFAULT_CLUSTER.to_owned(),
+                };
+                // kind names containers `<cluster>-control-plane`, which are host names too.
+                names::check_label("--kind-cluster", &name, "-control-plane".len())?;
+                Ok(ClusterPlan::Kind { name, ephemeral: env.ci, named: args.kind_cluster.is_some() })
+            }
+            Provider::Kubeconfig => {
+                if args.kind_cluster.is_some() {
+                    fail!(
+                        Exit::Usage,
+                        "--kind-cluster and --cluster-provider kubeconfig contradict each other; leave one out"
+                    );
+                }
+                let Some(file) = args.kubeconfig.clone().or_else(|| env.kubeconfig.clone()) else {
+                    fail!(
+                        Exit::Usage,
+                        "--cluster-provider kubeconfig needs a kubeconfig: give --kubeconfig FILE or set KUBECONFIG"
+                    );
+                };
+                Ok(ClusterPlan::Kubeconfig { file, context: args.context.clone() })
+            }
+        }
+    }
+}
+
+/// The variants to run: those named, in each suite that has them; without names `default` of each.
+fn variants(args: &K8sTest, files: &Files) -> Result<Vec<Suite>> {
+    let mut suites = Vec::new();
+    for (folder, file) in &files.suites {
+        if args.variant.is_empty() {
+            suites.push(file.resolve(folder, DEFAULT_VARIANT)?);
+        }
+        for variant in &args.variant {
+            let known = file.variants().contains(&variant.as_str());
+            // A variant may exist in some of the suites only, but a suite that was named must have it.
+            if known || !args.suites.is_empty() {
+                suites.push(file.resolve(folder, variant)?);
+            }
+        }
+    }
+    for variant in &args.variant {
+        if !suites.iter().any(|suite| suite.variant == *variant) {
+            let known: Vec<&str> = files.suites.iter().flat_map(|(_, file)| file.variants()).collect();
+            fail!(Exit::Usage, "no suite has a variant `{variant}`{}", text::suggestion(variant, known));
+        }
+    }
+    Ok(suites)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> Files {
+        let suite = |name: &str, more: &str| {
+            let text = format!("namespaces: {{user: dagster-test}}\nrun: {{tests: {name}}}\n{more}");
+            let folder = Utf8PathBuf::from(format!("/w/test-suites/{name}"));
+            (folder, config::parse("suite.yaml".into(), &text).unwrap())
+        };
+        Files {
+            workspace: Workspace { root: "/w".into() },
+            images: config::parse("images.yaml".into(), "images: {a: {pull: x}, b: {pull: y}}").unwrap(),
+            suites: vec![
+                suite("one", "images: [a]\n"),
+                suite("two", "images: [a, b]\nvariants: {subchart: {}}\n"),
+            ],
+        }
+    }
+
+    fn env(ci: bool) -> Env {
+        Env { ci, kubeconfig: Some("/home/x/.kube/config".into()), ..Env::default() }
+    }
+
+    fn resolve(args: &K8sTest, ci: bool) -> Result<Plan> {
+        Plan::resolve(args, &env(ci), &files(), "20261122-141530-3fcd70", 4)
+    }
+
+    #[test]
+    fn locally_the_cluster_is_kept() {
+        let plan = resolve(&K8sTest::default(), false).unwrap();
+        assert_eq!(
+            plan.cluster,
+            ClusterPlan::Kind { name: "k8s-test".to_owned(), ephemeral: false, named: false }
+        );
+        assert_eq!((plan.keep, plan.jobs), (Keep::Never, 4));
+        assert_eq!(plan.images, ["a", "b"]);
+        assert_eq!(plan.output, "/w/target/k8s-test/20261122-141530-3fcd70");
+    }
+
+    #[test]
+    fn ci_makes_a_fresh_cluster_of_a_unique_name() {
+        let plan = resolve(&K8sTest::default(), true).unwrap();
+        assert_eq!(
+            plan.cluster,
+            ClusterPlan::Kind { name: "k8s-test-3fcd70".to_owned(), ephemeral: true, named: false }
+        );
+    }
+
+    #[test]
+    fn no_cleanup_keeps_everything() {
+        let plan = resolve(&K8sTest { no_cleanup: true, ..K8sTest::default() }, false).unwrap();
+        assert_eq!(plan.keep, Keep::Always);
+    }
+
+    #[test]
+    fn a_variant_selects_the_suites_that_have_it() {
+        let args = K8sTest { variant: vec!["subchart".to_owned()], ..K8sTest::default() };
+        let ids: Vec<String> = resolve(&args, false).unwrap().suites.iter().map(Suite::id).collect();
+        assert_eq!(ids, ["two/subchart"]);
+    }
+
+    #[track_caller]
+    fn refused(args: &K8sTest, ci: bool, part: &str) {
+        let error = resolve(args, ci).unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+
+    #[test]
+    fn rejects_contradictions() {
+        let mut args = K8sTest { variant: vec!["subchrat".to_owned()], ..K8sTest::default() };
+        refused(&args, false, "did you mean `subchart`?");
+        args = K8sTest::default();
+        args.cluster.context = Some("x".to_owned());
+        refused(&args, false, "add --cluster-provider kubeconfig");
+        args.cluster.cluster_provider = Provider::Kubeconfig;
+        args.cluster.kind_cluster = Some("y".to_owned());
+        refused(&args, false, "contradict");
+        args = K8sTest { existing_helm_namespace: Some("mine".to_owned()), ..K8sTest::default() };
+        refused(&args, true, "needs a cluster that exists");
+        args = K8sTest::default();
+        args.cluster.kind_cluster = Some("x".repeat(55));
+        refused(&args, false, "too long");
+    }
+
+    #[test]
+    fn a_users_cluster_comes_from_the_environment_when_not_named() {
+        let mut args = K8sTest::default();
+        args.cluster.cluster_provider = Provider::Kubeconfig;
+        let plan = resolve(&args, true).unwrap();
+        let file = Utf8PathBuf::from("/home/x/.kube/config");
+        assert_eq!(plan.cluster, ClusterPlan::Kubeconfig { file, context: None });
+    }
+
+    #[test]
+    fn the_description_says_what_happens_to_the_cluster() {
+        let text = resolve(&K8sTest::default(), true).unwrap().describe(&Workspace { root: "/w".into() });
+        assert!(text.contains("made fresh and deleted at the end"), "{text}");
+        assert!(text.contains("namespace user: dagster-test-<suffix>"), "{text}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Waits until what was installed is ready: watches on the release's workloads, each with a deadline.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use futures::future::join_all;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::events::{Events, Phase};
+use crate::exit::{Exit, coded};
+use crate::release::manifest::Kind;
+use crate::release::{Installed, Workload};
+use crate::{text, watch};
+
+mod diagnosis;
+mod state;
+
+use state::{HasState, State};
+
+/// Waits for the workloads of all releases.
+///
+/// # Errors
+/// One fails or is not ready in its release's time: each such workload with its pods' states, events and last
+/// log lines; exit 4.
+pub async fn wait(client: &Client, releases: &[Installed], events: &Events) -> Result<()> {
+    let waits = releases.iter().flat_map(|release| {
+        release.workloads.iter().map(move |workload| async move {
+            let step = events.step(Phase::Ready, workload.to_string());
+            let end = wait_for(client, workload, release.timeout, |why| step.progress(why)).await;
+            if end.is_ok() {
+                step.done("");
+            }
+            end.map_err(|why| (workload, why))
+        })
+    });
+    let failures: Vec<(&Workload, String)> =
+        join_all(waits).await.into_iter().filter_map(Result::err).collect();
+    if failures.is_empty() {
+        return Ok(());
+    }
+    let mut lines = Vec::new();
+    for (workload, why) in &failures {
+        lines.push(format!("{workload} in {}: {why}", workload.namespace));
+        lines.push(text::indent(&diagnosis::of(client, workload).await, "    "));
+    }
+    Err(coded(
+        Exit::NotReady,
+        anyhow!(
+            "{} did not become ready:\n{}",
+            text::count(failures.len(), "workload"),
+            text::indent(&lines.join("\n"), "  ")
+        ),
+    ))
+}
+
+async fn wait_for(
+    client: &Client,
+    workload: &Workload,
+    deadline: Duration,
+    waiting: impl Fn(&str),
+) -> Result<(), String> {
+    match workload.kind {
+        Kind::Deployment => watched::<Deployment>(client, workload, deadline, waiting).await,
+        Kind::StatefulSet => watched::<StatefulSet>(client, workload, deadline, waiting).await,
+        Kind::DaemonSet => watched::<DaemonSet>(client, workload, deadline, waiting).await,
+        Kind::Job => watched::<Job>(client, workload, deadline, waiting).await,
+    }
+}
+
+async fn watched<K>(
+    client: &Client,
+    workload: &Workload,
+    deadline: Duration,
+    waiting: impl Fn(&str),
+) -> Result<(), String>
+where
+    K: HasState + Clone + DeserializeOwned + Debug + Send + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), &workload.namespace);
+    let config = watcher::Config::default().fields(&format!("metadata.name={}", workload.name));
+    let mut last = "it does not exist".to_owned();
+    let decided =
+        watch::until(api, config, deadline, |objects| match objects.values().next().map(HasState::state) {
+            Some(State::Ready) => Some(Ok(())),
+            Some(State::Failed(why)) => Some(Err(why)),
+            Some(State::Waiting(why)) => {
+                if last != why {
+                    waiting(&why);
+                    last = why;
+                }
+                None
+            }
+            None => None,
+        })
+        .await;
+    match decided {
+        Ok(end) => end,
+        Err(late) => {
+            let watch = late.error.map_or(String::new(), |error| format!(" (the watch failed too: {error})"));
+            Err(format!("after {}, {last}{watch}", text::seconds(deadline)))
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Whether a workload is ready, as a pure function of the object.
+
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+
+/// How far a workload is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It runs as asked for.
+    Ready,
+    /// It is on its way: what is missing.
+    Waiting(String),
+    /// It will not get there: why.
+    Failed(String),
+}
+
+/// Objects whose readiness is known.
+pub(super) trait HasState {
+    /// How far it is.
+    fn state(&self) -> State;
+}
+
+/// The first thing that is missing, in the order in which they come about.
+fn first_missing(checks: impl IntoIterator<Item = (bool, String)>) -> State {
+    checks.into_iter().find(|(holds, _)| !holds).map_or(State::Ready, |(_, missing)| State::Waiting(missing))
+}
+
+/// The controller has seen the specification that we see; before, its status speaks of an older one.
+fn observed(observed: Option<i64>, generation: Option<i64>) -> (bool, String) {
+    (observed.unwrap_or(0) >= generation.unwrap_or(0), "its controller has not seen it yet".to_owned())
+}
+
+impl HasState for Deployment {
+    fn state(&self) -> State {
+        let status = self.status.clone().unwrap_or_default();
+        let wanted = self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let updated = status.updated_replicas.unwrap_or(0);
+        let available = status.available_replicas.unwrap_or(0);
+        let all = status.replicas.unwrap_or(0);
+        first_missing([
+            observed(status.observed_generation, self.metadata.generation),
+            (updated >= wanted, format!("{updated} of {wanted} pods are made")),
+            (all <= updated, format!("{} pods of an older revision are still there", all - updated)),
+            (available >= updated, format!("{available} of {updated} pods are available")),
+        ])
+    }
+}
+
+impl HasState for StatefulSet {
+    fn state(&self) -> State {
+        let status = self.status.clone().unwrap_or_default();
+        let wanted = self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let ready = status.ready_replicas.unwrap_or(0);
+        let updated = status.updated_replicas.unwrap_or(0);
+        let rolling = status.update_revision != status.current_revision && updated < wanted;
+        first_missing([
+            observed(status.observed_generation, self.metadata.generation),
+            (!rolling, format!("{updated} of {wanted} pods are of the new revision")),
+            (ready >= wanted, format!("{ready} of {wanted} pods are ready")),
+        ])
+    }
+}
+
+impl HasState for DaemonSet {
+    fn state(&self) -> State {
+        let status = self.status.clone().unwrap_or_default();
+        let wanted = status.desired_number_scheduled;
+        let updated = status.updated_number_scheduled.unwrap_or(0);
+        let available = status.number_available.unwrap_or(0);
+        first_missing([
+            observed(status.observed_generation, self.metadata.generation),
+            (updated >= wanted, format!("{updated} of {wanted} pods are made")),
+            (available >= wanted, format!("{available} of {wanted} pods are available")),
+        ])
+    }
+}
+
+impl HasState for Job {
+    fn state(&self) -> State {
+        let status = self.status.clone().unwrap_or_default();
+        let conditions = status.conditions.unwrap_or_default();
+        let holds = |name: &str| {
+            conditions.iter().find(|condition| condition.type_ == name && condition.status == "True")
+        };
+        if let Some(failed) = holds("Failed") {
+            let reason = failed.reason.clone().unwrap_or_default();
+            return State::Failed(format!(
+                "it failed: {reason}: {}",
+                failed.message.clone().unwrap_or_default()
+            ));
+        }
+        let done = holds("Complete").is_some() || holds("SuccessCriteriaMet").is_some();
+        first_missing([(done, format!("{} pods run", status.active.unwrap_or(0)))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    #[track_caller]
+    fn check<K: HasState + DeserializeOwned>(text: &str, expected: &str) {
+        let object: K = serde_yaml::from_str(text).unwrap();
+        let shown = match object.state() {
+            State::Ready => "ready".to_owned(),
+            State::Waiting(why) => format!("waiting: {why}"),
+            State::Failed(why) => format!("failed: {why}"),
+        };
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_deployment_of_an_unseen_generation_is_not_ready() {
+        check::<Deployment>(
+            "{metadata: {generation: 2}, spec: {replicas: 1, selector: {}, template: {}}, status: {observedGeneration: 1, replicas: 1, updatedReplicas: 1, availableReplicas: 1}}",
+            "waiting: its controller has not seen it yet",
+        );
+    }
+
+    #[test]
+    fn a_deployment_waits_for_its_old_pods_to_go() {
+        check::<Deployment>(
+            "{metadata: {generation: 1}, spec: {replicas: 1, selector: {}, template: {}}, status: {observedGeneration: 1, replicas: 2, updatedReplicas: 1, availableReplicas: 2}}",
+            "waiting: 1 pods of an older revision are still there",
+        );
+    }
+
+    #[test]
+    fn a_deployment_is_ready_when_its_pods_are_available() {
+        let text = |available: i32| {
+            format!(
+                "{{metadata: {{generation: 1}}, spec: {{replicas: 2, selector: {{}}, template: {{}}}}, status: {{observedGeneration: 1, replicas: 2, updatedReplicas: 2, availableReplicas: {available}}}}}"
+            )
+        };
+        check::<Deployment>(&text(1), "waiting: 1 of 2 pods are available");
+        check::<Deployment>(&text(2), "ready");
+    }
+
+    #[test]
+    fn a_new_object_without_status_is_not_ready() {
+        check::<Deployment>(
+            "{metadata: {generation: 1}, spec: {selector: {}, template: {}}}",
+            "waiting: its controller has not seen it yet",
+        );
+        check::<StatefulSet>(
+            "{metadata: {generation: 1}, spec: {selector: {}, serviceName: s, template: {}}}",
+            "waiting: its controller has not seen it yet",
+        );
+        check::<DaemonSet>(
+            "{metadata: {generation: 1}, spec: {selector: {}, template: {}}}",
+            "waiting: its controller has not seen it yet",
+        );
+    }
+
+    #[test]
+    fn a_stateful_set_counts_ready_pods_of_the_new_revision() {
+        let text = |ready: i32, current: &str| {
+            format!(
+                "{{metadata: {{generation: 3}}, spec: {{replicas: 1, selector: {{}}, serviceName: s, template: {{}}}}, status: {{observedGeneration: 3, replicas: 1, readyReplicas: {ready}, currentRevision: {current}, updateRevision: b}}}}"
+            )
+        };
+        check::<StatefulSet>(&text(1, "a"), "waiting: 0 of 1 pods are of the new revision");
+        check::<StatefulSet>(&text(0, "b"), "waiting: 0 of 1 pods are ready");
+        check::<StatefulSet>(&text(1, "b"), "ready");
+    }
+
+    #[test]
+    fn a_job_ends_either_way() {
+        check::<Job>("{status: {active: 1}}", "waiting: 1 pods run");
+        check::<Job>("{status: {conditions: [{type: Complete, status: 'True'}]}}", "ready");
+        check::<Job>(
+            "{status: {conditions: [{type: Failed, status: 'True', reason: BackoffLimitExceeded, message: too often}]}}",
+            "failed: it failed: BackoffLimitExceeded: too often",
+        );
+    }
+}

@@ -1,0 +1,103 @@
+//! Images that a chart names but the suite does not: found before anything is installed, and brought or named.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Result, anyhow};
+
+use super::Installer;
+use super::manifest::{self, Named};
+use crate::docker::{Docker, normalized};
+use crate::exit::{Exit, ExitWith};
+use crate::images::{LOCAL, deliver};
+use crate::{fail, text};
+
+/// Makes sure that the nodes hold what the rendered manifests name.
+///
+/// # Errors
+/// An image is neither on the nodes nor in the local Docker and cannot be pulled, or a pod would ask a registry
+/// for one of ours; exit 3 and 2.
+pub(super) async fn ensure(installer: Installer<'_>, rendered: &[(String, String)]) -> Result<()> {
+    let mut named = Vec::new();
+    for (release, manifest) in rendered {
+        for image in manifest::images(manifest)? {
+            refuse_pulling_ours(release, &image)?;
+            named.push((release, image));
+        }
+    }
+    let nodes = &installer.cluster.nodes;
+    if nodes.is_empty() {
+        let local: BTreeSet<&str> = named
+            .iter()
+            .filter(|(_, image)| image.image.starts_with(LOCAL))
+            .map(|(_, image)| image.image.as_str())
+            .collect();
+        if !local.is_empty() {
+            installer.events.warn(format!(
+                "the cluster is not one of kind's on this machine, so images cannot be brought to it; its nodes must hold {}",
+                Vec::from_iter(local).join(", ")
+            ));
+        }
+        return Ok(());
+    }
+    let held = deliver::inventory(nodes).await.or_exit(Exit::Environment)?;
+    let mut bring = BTreeSet::new();
+    let mut nowhere = Vec::new();
+    for (release, image) in &named {
+        let full = normalized(&image.image).or_exit(Exit::Usage)?;
+        if held.values().all(|holds| holds.contains(&full)) || bring.contains(&image.image) {
+            continue;
+        }
+        match obtain(installer, &image.image).await {
+            Ok(()) => {
+                bring.insert(image.image.clone());
+            }
+            Err(reason) => {
+                nowhere.push(format!("{} (release {release}, {}): {reason}", image.image, image.by))
+            }
+        }
+    }
+    if !nowhere.is_empty() {
+        let err = anyhow!(
+            "{} named by the charts cannot be brought to the nodes:\n{}\n  build or pull it into the local Docker, list it in the suite's images, or change the chart's value",
+            text::count(nowhere.len(), "image"),
+            text::indent(&nowhere.join("\n"), "    ")
+        );
+        return Err(err).or_exit(Exit::Environment);
+    }
+    if !bring.is_empty() {
+        let references: Vec<String> = bring.into_iter().collect();
+        deliver::deliver(nodes, &references, installer.events).await?;
+    }
+    Ok(())
+}
+
+/// Has the image in the local Docker, by a pull where that is allowed; else says why not.
+async fn obtain(installer: Installer<'_>, image: &str) -> Result<(), String> {
+    match Docker.image(image).await {
+        Ok(Some(_)) => return Ok(()),
+        Ok(None) => {}
+        Err(error) => return Err(format!("docker does not answer: {error:#}")),
+    }
+    if !installer.setup {
+        return Err("neither the nodes nor the local Docker have it".to_owned());
+    }
+    installer.events.note(format!("pull {image}, which a chart names"));
+    Docker.pull(image, |_| {}).await.map_err(|error| {
+        let text = error.to_string();
+        let last =
+            text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
+        format!("neither the nodes nor the local Docker have it, and it cannot be pulled ({last})")
+    })
+}
+
+fn refuse_pulling_ours(release: &str, named: &Named) -> Result<()> {
+    if named.image.starts_with(LOCAL) && named.always_pulls() {
+        fail!(
+            Exit::Usage,
+            "release {release}: {} would pull {} from a registry, where it is not; set its imagePullPolicy to IfNotPresent or Never in the values",
+            named.by,
+            named.image
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,142 @@
+//! Helm releases: rendered, checked for images nobody brings, installed.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::cluster::Cluster;
+use crate::config::{Release, Suite};
+use crate::events::{Events, Phase};
+use crate::exit::{Exit, ExitWith};
+use crate::helm::{Helm, Install};
+use crate::ledger::{Ledger, ReleaseName};
+use crate::namespaces::Namespaces;
+use crate::template::{self, Facts};
+
+pub mod images;
+pub mod manifest;
+
+pub use manifest::Workload;
+
+/// A release that was installed.
+#[derive(Clone, Debug)]
+pub struct Installed {
+    /// Its name.
+    pub name: String,
+    /// What it asks the cluster to run.
+    pub workloads: Vec<Workload>,
+    /// How long it may take until all of that is ready.
+    pub timeout: Duration,
+}
+
+/// A release about to be installed: its values files are rendered.
+struct Prepared<'a> {
+    release: &'a Release,
+    namespace: &'a str,
+    values: Vec<Utf8PathBuf>,
+}
+
+impl Prepared<'_> {
+    fn install(&self) -> Install<'_> {
+        Install {
+            name: &self.release.name,
+            namespace: self.namespace,
+            chart: &self.release.chart,
+            values: &self.values,
+            args: &self.release.helm_args,
+        }
+    }
+}
+
+/// What installing needs to know.
+#[derive(Clone, Copy)]
+pub struct Installer<'a> {
+    /// helm.
+    pub helm: &'a Helm,
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// Where rendered values go.
+    pub folder: &'a Utf8Path,
+    /// Whether missing images may be pulled.
+    pub setup: bool,
+    /// Where to say what happens.
+    pub events: &'a Events,
+    /// Where to write down what is made.
+    pub ledger: &'a Ledger,
+}
+
+/// Installs the releases of `suite` in their order.
+///
+/// # Errors
+/// Values or a chart do not render (exit 2), an image can be brought by nobody (exit 3), helm fails (exit 4).
+pub async fn install(
+    installer: Installer<'_>,
+    suite: &Suite,
+    namespaces: &Namespaces,
+    facts: &Facts,
+) -> Result<Vec<Installed>> {
+    let mut prepared = Vec::new();
+    let mut rendered = Vec::new();
+    for release in &suite.releases {
+        let namespace = &namespaces.by_role[&release.namespace];
+        let values = render_values(release, facts, installer.folder)?;
+        let one = Prepared { release, namespace, values };
+        installer.helm.build_dependencies(&release.chart).await.or_exit(Exit::Environment)?;
+        let manifest = installer
+            .helm
+            .template(&one.install())
+            .await
+            .with_context(|| format!("render the release {} from {}", release.name, release.chart))
+            .or_exit(Exit::Usage)?;
+        rendered.push((release.name.clone(), manifest));
+        prepared.push(one);
+    }
+    images::ensure(installer, &rendered).await?;
+    let mut installed = Vec::new();
+    for one in &prepared {
+        installed.push(install_one(installer, one).await?);
+    }
+    Ok(installed)
+}
+
+async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Installed> {
+    let Prepared { release, namespace, .. } = one;
+    let step = installer.events.step(Phase::Release, format!("install {}", release.name));
+    let name = ReleaseName { name: release.name.clone(), namespace: (*namespace).to_owned() };
+    // In a namespace of ours there can be none yet.
+    let ours = installer.ledger.made().namespaces.contains(&name.namespace);
+    if ours
+        || !installer.helm.releases(&name.namespace).await.or_exit(Exit::Environment)?.contains(&name.name)
+    {
+        installer.ledger.record(|made| made.releases.push(name.clone()));
+    }
+    installer
+        .helm
+        .upgrade_install(&one.install(), release.timeout)
+        .await
+        .with_context(|| format!("install the release {} into {namespace}", release.name))
+        .or_exit(Exit::NotReady)?;
+    let manifest = installer.helm.manifest(&name.name, namespace).await.or_exit(Exit::Environment)?;
+    let workloads = manifest::workloads(&manifest, namespace)?;
+    step.done(format!("into {namespace}"));
+    Ok(Installed { name: release.name.clone(), workloads, timeout: release.timeout })
+}
+
+/// Fills in the values files' templates; the files helm reads stay in `folder` for whoever wants to look.
+fn render_values(release: &Release, facts: &Facts, folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+    std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;
+    let render = |(at, path): (usize, &Utf8PathBuf)| {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read {path}")).or_exit(Exit::Usage)?;
+        let text = template::render(path, &text, facts)?;
+        let to = folder.join(format!(
+            "values-{}-{at}-{}",
+            release.name,
+            path.file_name().unwrap_or("values.yaml")
+        ));
+        std::fs::write(&to, text).with_context(|| format!("write {to}"))?;
+        Ok(to)
+    };
+    release.values.iter().enumerate().map(render).collect()
+}

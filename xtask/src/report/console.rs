@@ -1,0 +1,191 @@
+//! The console: a line for each step that ended, bars for those under way where a person watches.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::time::Duration;
+
+use console::{Style, Term};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+
+use super::Verdict;
+use crate::events::{Consumer, Event, Outcome, Phase, StepEnd, TestResult};
+use crate::text;
+
+/// Prints events to standard error; standard output is for results that programs read.
+pub struct Console {
+    term: Term,
+    bars: Option<MultiProgress>,
+    open: HashMap<u64, Open>,
+    styles: Styles,
+}
+
+struct Open {
+    phase: Phase,
+    what: String,
+    start: Timestamp,
+    bar: Option<ProgressBar>,
+    last: String,
+}
+
+struct Styles {
+    good: Style,
+    bad: Style,
+    warn: Style,
+    dim: Style,
+}
+
+impl Console {
+    /// With bars when standard error is a terminal and `ci` is not set.
+    #[must_use]
+    pub fn new(ci: bool, color: bool) -> Console {
+        let term = Term::stderr();
+        let bars = (term.is_term() && !ci).then(MultiProgress::new);
+        let color = color && term.is_term();
+        let style = |style: Style| style.for_stderr().force_styling(color);
+        let styles = Styles {
+            good: style(Style::new().green()),
+            bad: style(Style::new().red().bold()),
+            warn: style(Style::new().yellow()),
+            dim: style(Style::new().dim()),
+        };
+        Console { term, bars, open: HashMap::new(), styles }
+    }
+
+    fn line(&self, line: &str) {
+        match &self.bars {
+            Some(bars) => {
+                // Above the bars.
+                let _ = bars.println(line);
+            }
+            None => {
+                let _ = (&self.term).write_all(format!("{line}\n").as_bytes());
+            }
+        }
+    }
+
+    fn started(&mut self, at: Timestamp, step: u64, phase: Phase, what: &str) {
+        let bar = self.bars.as_ref().map(|bars| {
+            let style = ProgressStyle::with_template("  {prefix:<11.dim} {msg} {spinner} {elapsed:.dim}");
+            let bar = bars.add(ProgressBar::new_spinner());
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_prefix(phase.name());
+            bar.set_message(what.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        self.open.insert(step, Open { phase, what: what.to_owned(), start: at, bar, last: String::new() });
+    }
+
+    fn progress(&mut self, at: Timestamp, step: u64, text: &str) {
+        let Some(open) = self.open.get_mut(&step) else { return };
+        if let Some(bar) = &open.bar {
+            let short: String = text.chars().take(90).collect();
+            bar.set_message(format!("{}: {short}", open.what));
+        } else if is_title(text) && open.last != text {
+            text.clone_into(&mut open.last);
+            let line =
+                format!("  {:<11} {}: {text} ({})", open.phase.name(), open.what, since(open.start, at));
+            self.line(&line);
+        }
+    }
+
+    fn finished(&mut self, at: Timestamp, step: u64, end: &StepEnd) {
+        let Some(open) = self.open.remove(&step) else { return };
+        if let Some(bar) = &open.bar {
+            bar.finish_and_clear();
+        }
+        let took = since(open.start, at);
+        let (mark, detail) = match end {
+            StepEnd::Done(detail) => (self.styles.good.apply_to("ok"), detail.as_str()),
+            StepEnd::Failed => (self.styles.bad.apply_to("FAILED"), ""),
+        };
+        let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+        let phase = self.styles.dim.apply_to(format!("{:<11}", open.phase.name()));
+        self.line(&format!("  {phase} {}{detail} {mark} {}", open.what, self.styles.dim.apply_to(took)));
+    }
+
+    fn test(&self, result: &TestResult) {
+        let (mark, style) = match result.outcome {
+            Outcome::Passed => ("PASS", &self.styles.good),
+            Outcome::Failed => ("FAIL", &self.styles.bad),
+            Outcome::TimedOut => ("TIME", &self.styles.bad),
+            Outcome::Skipped => ("SKIP", &self.styles.warn),
+        };
+        let took = self.styles.dim.apply_to(text::seconds(result.took));
+        self.line(&format!("  {} {} {took}", style.apply_to(mark), name(result)));
+        if let Some(reason) = &result.reason {
+            self.line(&text::indent(reason, "         "));
+        }
+    }
+}
+
+/// What a machine's log should show of a step under way: its parts, not its percentages.
+fn is_title(text: &str) -> bool {
+    let counts = text.chars().filter(char::is_ascii_digit).count();
+    text.len() > 8 && counts * 3 < text.len()
+}
+
+fn since(start: Timestamp, at: Timestamp) -> String {
+    text::seconds(Duration::try_from(at.duration_since(start)).unwrap_or_default())
+}
+
+fn name(result: &TestResult) -> String {
+    format!("{}/{} {}", result.id.suite, result.id.variant, result.id.name)
+}
+
+impl Consumer for Console {
+    fn consume(&mut self, at: Timestamp, event: &Event) {
+        match event {
+            Event::Started { step, phase, what } => self.started(at, *step, *phase, what),
+            Event::Progress { step, text } => self.progress(at, *step, text),
+            Event::Finished { step, end } => self.finished(at, *step, end),
+            Event::Note(text) => self.line(&format!("  {:<11} {text}", "note")),
+            Event::Warning(text) => {
+                self.line(&format!("  {} {text}", self.styles.warn.apply_to(format!("{:<11}", "warning"))));
+            }
+            Event::TestStarted(_) => {}
+            Event::TestFinished(result) => self.test(result),
+        }
+    }
+}
+
+/// The end of a run: failures last but one, the count last.
+#[must_use]
+pub fn summary(tests: &[TestResult], verdict: &Verdict, report: &str) -> String {
+    let mut out = String::new();
+    for test in tests.iter().filter(|test| test.outcome.is_failure()) {
+        out.push_str(&format!(
+            "\n{} failed: {}\n",
+            name(test),
+            test.reason.as_deref().unwrap_or("no reason known")
+        ));
+        out.push_str(&text::indent(&text::tail(&test.tail, 25), "    "));
+        out.push_str(&format!("\n  all of its output: {}\n", test.log));
+    }
+    let skipped = if verdict.skipped > 0 { format!(", {} skipped", verdict.skipped) } else { String::new() };
+    out.push_str(&format!(
+        "\nreport: {report}\n{} passed, {} failed{skipped}\n",
+        verdict.passed, verdict.failed
+    ));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentages_are_not_logged() {
+        assert!(is_title("3/9 compile Kubernetes v1.34.4"));
+        assert!(is_title("wait for the nodes"));
+        assert!(!is_title("12.34 MiB"));
+        assert!(!is_title("345.10 MiB"));
+    }
+
+    #[test]
+    fn the_count_stands_alone_on_the_last_line() {
+        let verdict = Verdict { exit: 0, passed: 6, failed: 0, skipped: 0, error: None };
+        assert!(summary(&[], &verdict, "target/x").ends_with("\n6 passed, 0 failed\n"));
+    }
+}

@@ -1,0 +1,93 @@
+//! junit.xml, as CI systems read it.
+
+use anyhow::{Context, Result};
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+
+use crate::events::{Outcome, TestResult};
+
+/// The whole file; an `error` that ended the run before its tests could is a failing case of its own, so that a
+/// CI system that only reads this file shows it.
+pub(super) fn render(run: &str, tests: &[TestResult], error: Option<&str>) -> Result<String> {
+    let mut report = Report::new("k8s-test");
+    let mut names: Vec<String> = tests.iter().map(suite_name).collect();
+    names.sort();
+    names.dedup();
+    for name in names {
+        let mut suite = TestSuite::new(name.clone());
+        suite.add_property(("run", run));
+        for test in tests.iter().filter(|test| suite_name(test) == name) {
+            suite.add_test_case(case(test, &name));
+        }
+        report.add_test_suite(suite);
+    }
+    if let Some(error) = error {
+        let mut suite = TestSuite::new("k8s-test");
+        let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+        status.set_message(error.lines().next().unwrap_or_default()).set_description(error);
+        suite.add_test_case(TestCase::new("deployment", status));
+        report.add_test_suite(suite);
+    }
+    report.to_string().context("write the report as JUnit XML")
+}
+
+fn suite_name(test: &TestResult) -> String {
+    format!("{}/{}", test.id.suite, test.id.variant)
+}
+
+fn case(test: &TestResult, class: &str) -> TestCase {
+    let mut status = match test.outcome {
+        Outcome::Passed => TestCaseStatus::success(),
+        Outcome::Failed => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        Outcome::TimedOut => TestCaseStatus::non_success(NonSuccessKind::Error),
+        Outcome::Skipped => TestCaseStatus::skipped(),
+    };
+    if let Some(reason) = &test.reason {
+        status.set_message(reason.clone()).set_description(test.tail.clone());
+    }
+    let mut case = TestCase::new(test.id.name.clone(), status);
+    case.set_classname(class).set_time(test.took);
+    if test.outcome.is_failure() {
+        case.set_system_out(test.tail.clone());
+    }
+    case
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::events::TestId;
+
+    #[test]
+    fn failures_carry_their_reason() {
+        let test = |name: &str, outcome, reason: Option<&str>| TestResult {
+            id: TestId { suite: "s".to_owned(), variant: "default".to_owned(), name: name.to_owned() },
+            outcome,
+            took: Duration::from_millis(1500),
+            reason: reason.map(str::to_owned),
+            tail: "last <line>".to_owned(),
+            log: "x.log".into(),
+        };
+        let tests = [
+            test("good", Outcome::Passed, None),
+            test("bad", Outcome::Failed, Some("status is FAILURE")),
+            test("slow", Outcome::TimedOut, Some("it did not end")),
+            test("left_out", Outcome::Skipped, None),
+        ];
+        let xml = render("r", &tests, None).unwrap();
+        assert!(
+            xml.contains(r#"<testsuite name="s/default" tests="4" skipped="1" errors="1" failures="1">"#),
+            "{xml}"
+        );
+        assert!(xml.contains(r#"message="status is FAILURE""#), "{xml}");
+        assert!(xml.contains(r#"time="1.500""#), "{xml}");
+        assert!(xml.contains("last &lt;line&gt;"), "{xml}");
+    }
+
+    #[test]
+    fn an_error_before_the_tests_is_a_case() {
+        let xml = render("r", &[], Some("docker is not installed\nmore")).unwrap();
+        assert!(xml.contains(r#"message="docker is not installed""#), "{xml}");
+    }
+}

@@ -1,0 +1,176 @@
+//! Test binaries of cargo packages: built once for all suites, and asked for their tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Deserialize;
+use xshell::{Shell, cmd};
+
+use crate::cmd::Run as Command;
+use crate::config::{Run, Suite};
+use crate::events::{Events, Phase};
+use crate::exit::{Exit, ExitWith, coded};
+
+/// A first build of kube and its friends on a slow machine.
+const BUILD: Duration = Duration::from_secs(30 * 60);
+
+/// A test binary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binary {
+    /// The program.
+    pub program: Utf8PathBuf,
+    /// The package's folder, where cargo runs tests.
+    pub folder: Utf8PathBuf,
+}
+
+/// The test binaries of each package.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled(BTreeMap<String, Vec<Binary>>);
+
+impl Compiled {
+    pub(super) fn binaries(&self, package: &str) -> &[Binary] {
+        self.0.get(package).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Builds the tests of all `suites`.
+///
+/// # Errors
+/// A package does not exist or does not build: the compiler's messages; exit 2.
+pub async fn compile(cargo: &str, root: &Utf8Path, suites: &[Suite], events: &Events) -> Result<Compiled> {
+    let packages: BTreeSet<&String> = suites
+        .iter()
+        .filter_map(|suite| match &suite.run {
+            Run::Tests { tests } => Some(tests),
+            Run::Command { .. } => None,
+        })
+        .collect();
+    if packages.is_empty() {
+        return Ok(Compiled::default());
+    }
+    let list = packages.iter().map(|package| package.as_str()).collect::<Vec<_>>().join(", ");
+    let step = events.step(Phase::Suites, format!("build the tests of {list}"));
+    let flags: Vec<&str> = packages.iter().flat_map(|package| ["--package", package.as_str()]).collect();
+    let by_hand = format!("cargo test --no-run {}", flags.join(" "));
+    let sh = Shell::new()?;
+    sh.change_dir(root);
+    let command =
+        cmd!(sh, "{cargo} test --no-run --tests --message-format json-render-diagnostics {flags...}");
+    let output = Command::new(command, BUILD).output().await?;
+    if !output.status.success() {
+        // Half of the output is JSON for programs.
+        let messages: Vec<&str> = output.tail.lines().filter(|line| !line.starts_with('{')).collect();
+        return Err(coded(
+            Exit::Usage,
+            anyhow!(
+                "the tests of {list} do not build:\n{}\n  see all of it by `{by_hand}`",
+                crate::text::indent(&messages.join("\n"), "    ")
+            ),
+        ));
+    }
+    let compiled = binaries(&output.stdout).or_exit(Exit::Environment)?;
+    for package in packages {
+        if compiled.binaries(package).is_empty() {
+            crate::fail!(Exit::Usage, "the package {package} has no tests; put them under its tests/ folder");
+        }
+    }
+    step.done("");
+    Ok(compiled)
+}
+
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    #[serde(default)]
+    executable: Option<Utf8PathBuf>,
+    #[serde(default)]
+    manifest_path: Option<Utf8PathBuf>,
+    #[serde(default)]
+    package_id: String,
+    #[serde(default)]
+    profile: Profile,
+}
+
+#[derive(Default, Deserialize)]
+struct Profile {
+    #[serde(default)]
+    test: bool,
+}
+
+/// Reads cargo's messages (doc.rust-lang.org/cargo/reference/external-tools.html).
+fn binaries(messages: &str) -> Result<Compiled> {
+    let mut found = Compiled::default();
+    for line in messages.lines().filter(|line| line.starts_with('{')) {
+        let message: Message =
+            serde_json::from_str(line).with_context(|| format!("understand cargo's message {line}"))?;
+        let (Some(program), Some(manifest)) = (message.executable, message.manifest_path) else { continue };
+        if message.reason == "compiler-artifact" && message.profile.test {
+            let folder = manifest.parent().unwrap_or(&manifest).to_owned();
+            found.0.entry(package_name(&message.package_id)).or_default().push(Binary { program, folder });
+        }
+    }
+    Ok(found)
+}
+
+/// The name in a package id: `path+file:///w/support#0.1.0`, or with `#name@0.1.0` where the folder differs.
+fn package_name(id: &str) -> String {
+    let (url, fragment) = id.split_once('#').unwrap_or((id, ""));
+    match fragment.split_once('@') {
+        Some((name, _)) => name.to_owned(),
+        None => url.rsplit('/').next().unwrap_or(url).to_owned(),
+    }
+}
+
+/// The names of a binary's tests, and whether each is marked `#[ignore]`.
+pub(super) async fn tests_of(binary: &Binary) -> Result<Vec<(String, bool)>> {
+    let list = async |ignored: &[&str]| {
+        let sh = Shell::new()?;
+        let program = &binary.program;
+        let command = cmd!(sh, "{program} --list --format terse {ignored...}");
+        anyhow::Ok(names(&Command::new(command, Duration::from_secs(60)).success().await?.stdout))
+    };
+    let (all, ignored) = tokio::try_join!(list(&[]), list(&["--ignored"]))?;
+    Ok(all
+        .into_iter()
+        .map(|name| (ignored.contains(&name), name))
+        .map(|(ignored, name)| (name, ignored))
+        .collect())
+}
+
+fn names(listing: &str) -> Vec<String> {
+    listing.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_test_binaries_among_cargos_messages() {
+        let messages = r#"
+{"reason":"compiler-artifact","package_id":"path+file:///w/test-suites/support#suite-support@0.1.0","manifest_path":"/w/test-suites/support/Cargo.toml","executable":null,"profile":{"test":false}}
+{"reason":"compiler-artifact","package_id":"path+file:///w/test-suites/k8s-run-launcher#0.1.0","manifest_path":"/w/test-suites/k8s-run-launcher/Cargo.toml","executable":"/w/target/debug/deps/it-1","profile":{"test":true}}
+{"reason":"build-finished","success":true}
+"#;
+        let found = binaries(messages).unwrap();
+        let expected = Binary {
+            program: "/w/target/debug/deps/it-1".into(),
+            folder: "/w/test-suites/k8s-run-launcher".into(),
+        };
+        assert_eq!(found.binaries("k8s-run-launcher"), [expected]);
+        assert!(found.binaries("suite-support").is_empty());
+    }
+
+    #[test]
+    fn package_ids_of_both_forms_are_read() {
+        assert_eq!(package_name("path+file:///w/support#suite-support@0.1.0"), "suite-support");
+        assert_eq!(package_name("path+file:///w/k8s-run-launcher#0.1.0"), "k8s-run-launcher");
+    }
+
+    #[test]
+    fn benchmarks_are_no_tests() {
+        assert_eq!(names("a::b: test\nc: benchmark\n"), ["a::b"]);
+    }
+}

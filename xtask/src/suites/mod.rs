@@ -1,0 +1,163 @@
+//! Runs a suite's tests against what was deployed for it: each test a process of its own, with a deadline.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use futures::future::join_all;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use xshell::{Shell, cmd};
+
+use crate::config::{Run, Suite};
+use crate::events::{Event, Events, Outcome, TestId, TestResult};
+use crate::exit::{Exit, ExitWith};
+
+pub mod compile;
+mod contract;
+mod process;
+
+pub use compile::{Binary, Compiled};
+pub use contract::{Given, environment};
+
+/// What running a suite needs to know.
+#[derive(Clone, Copy)]
+pub struct Runner<'a> {
+    /// Parts of names of the tests to run; empty means all.
+    pub filters: &'a [String],
+    /// Tests that run at the same time.
+    pub jobs: usize,
+    /// Where outputs go, a file for each test.
+    pub logs: &'a Utf8Path,
+    /// Where to say what happens.
+    pub events: &'a Events,
+}
+
+/// A test about to run.
+struct Test {
+    id: TestId,
+    ignored: bool,
+    work: Work,
+}
+
+enum Work {
+    /// One test of a binary.
+    Binary(Binary),
+    /// A whole command.
+    Command(Vec<String>, Utf8PathBuf),
+}
+
+/// Runs the tests of `suite` that the filters select.
+///
+/// # Errors
+/// The tests cannot be listed (exit 2). That tests fail is in their results.
+pub async fn run(
+    runner: Runner<'_>,
+    suite: &Suite,
+    compiled: &Compiled,
+    environment: &BTreeMap<String, String>,
+) -> Result<Vec<TestResult>> {
+    std::fs::create_dir_all(runner.logs).with_context(|| format!("make the folder {}", runner.logs))?;
+    let tests = select(list(suite, compiled).await.or_exit(Exit::Usage)?, runner.filters);
+    let end = Instant::now() + suite.timeout;
+    let slots = Semaphore::new(runner.jobs.max(1));
+    let running = tests.into_iter().map(|test| async {
+        let _slot = slots.acquire().await;
+        run_one(runner, suite, test, environment, end).await
+    });
+    Ok(join_all(running).await)
+}
+
+/// The tests of `suite`, from its binaries or as the one command that it is.
+async fn list(suite: &Suite, compiled: &Compiled) -> Result<Vec<Test>> {
+    let id = |name: &str| TestId {
+        suite: suite.name.clone(),
+        variant: suite.variant.clone(),
+        name: name.to_owned(),
+    };
+    let package = match &suite.run {
+        Run::Command { command } => {
+            let name = command.first().map_or("command", String::as_str);
+            let work = Work::Command(command.clone(), suite.folder.clone());
+            return Ok(vec![Test { id: id(name), ignored: false, work }]);
+        }
+        Run::Tests { tests } => tests,
+    };
+    let mut tests = Vec::new();
+    for binary in compiled.binaries(package) {
+        let listed = compile::tests_of(binary).await?;
+        tests.extend(listed.into_iter().map(|(name, ignored)| Test {
+            id: id(&name),
+            ignored,
+            work: Work::Binary(binary.clone()),
+        }));
+    }
+    Ok(tests)
+}
+
+fn select(tests: Vec<Test>, filters: &[String]) -> Vec<Test> {
+    let selected = |test: &Test| filters.is_empty() || filters.iter().any(|part| test.id.name.contains(part));
+    tests.into_iter().filter(selected).collect()
+}
+
+async fn run_one(
+    runner: Runner<'_>,
+    suite: &Suite,
+    test: Test,
+    environment: &BTreeMap<String, String>,
+    end: Instant,
+) -> TestResult {
+    let log = runner.logs.join(format!("{}.log", test.id.name.replace(['/', ':'], "_")));
+    let mut result = TestResult {
+        id: test.id.clone(),
+        outcome: Outcome::Skipped,
+        took: Duration::ZERO,
+        reason: None,
+        tail: String::new(),
+        log: log.clone(),
+    };
+    if !test.ignored {
+        runner.events.emit(&Event::TestStarted(test.id.clone()));
+        let start = Instant::now();
+        let left = end.saturating_duration_since(start);
+        let limit = suite.test_timeout.min(left);
+        let ended = match &test.work {
+            _ if left.is_zero() => Ok(process::Ended::out_of_time(suite.timeout)),
+            Work::Binary(binary) => {
+                let name = &test.id.name;
+                let program = &binary.program;
+                let sh = in_folder(&binary.folder);
+                let command =
+                    sh.as_ref().map(|sh| cmd!(sh, "{program} --exact {name} --nocapture --test-threads 1"));
+                process::run(command, environment, limit, &log).await
+            }
+            Work::Command(command, folder) => {
+                let sh = in_folder(folder);
+                let (program, arguments) = (&command[0], &command[1..]);
+                let command = sh.as_ref().map(|sh| cmd!(sh, "{program} {arguments...}"));
+                process::run(command, environment, limit, &log).await
+            }
+        };
+        result.took = start.elapsed();
+        match ended {
+            Ok(ended) => {
+                result.outcome = ended.outcome;
+                result.reason = ended.reason;
+                result.tail = ended.tail;
+            }
+            Err(error) => {
+                result.outcome = Outcome::Failed;
+                result.reason = Some(crate::exit::message(&error));
+            }
+        }
+    }
+    runner.events.emit(&Event::TestFinished(result.clone()));
+    result
+}
+
+fn in_folder(folder: &Utf8Path) -> Result<Shell, xshell::Error> {
+    let sh = Shell::new()?;
+    sh.change_dir(folder);
+    Ok(sh)
+}

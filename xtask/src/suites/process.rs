@@ -1,0 +1,129 @@
+//! One test's process: its output into a file, its end into an outcome.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use camino::Utf8Path;
+
+use crate::cmd::Run;
+use crate::events::Outcome;
+use crate::text;
+
+/// Lines of a failed test's output that reports repeat.
+const TAIL_LINES: usize = 60;
+/// How much of an output is held to look for the reason; the file has all of it.
+const HELD: usize = 1 << 20;
+
+/// How a test ended.
+pub(super) struct Ended {
+    pub(super) outcome: Outcome,
+    pub(super) reason: Option<String>,
+    pub(super) tail: String,
+}
+
+impl Ended {
+    /// It did not even start, because the suite's time was over.
+    pub(super) fn out_of_time(limit: Duration) -> Ended {
+        let reason = format!("it did not start: the suite's {} were over", text::seconds(limit));
+        Ended { outcome: Outcome::TimedOut, reason: Some(reason), tail: String::new() }
+    }
+}
+
+/// Runs a test's command to its end or to `limit`.
+pub(super) async fn run(
+    command: Result<xshell::Cmd<'_>, &xshell::Error>,
+    environment: &BTreeMap<String, String>,
+    limit: Duration,
+    log: &Utf8Path,
+) -> Result<Ended> {
+    let command = command.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let mut file = std::fs::File::create(log).with_context(|| format!("write {log}"))?;
+    let mut held = String::new();
+    let mut run = Run::new(command, limit);
+    for (name, value) in environment {
+        run = run.env(name, value);
+    }
+    let output = run
+        .on_line(|line| {
+            // The outcome counts even where the disk is full.
+            let _ = writeln!(file, "{line}");
+            if held.len() < HELD {
+                held.push_str(line);
+                held.push('\n');
+            }
+        })
+        .output()
+        .await;
+    let tail = text::tail(&held, TAIL_LINES);
+    Ok(match output {
+        Ok(output) if output.status.success() => Ended { outcome: Outcome::Passed, reason: None, tail },
+        Ok(output) => {
+            let reason =
+                reason(&held).unwrap_or_else(|| format!("it ended with {}", text::status(output.status)));
+            Ended { outcome: Outcome::Failed, reason: Some(reason), tail }
+        }
+        Err(error) if error.to_string().contains("did not end within") => {
+            let reason = format!("it did not end within {}", text::seconds(limit));
+            Ended { outcome: Outcome::TimedOut, reason: Some(reason), tail }
+        }
+        Err(error) => return Err(error),
+    })
+}
+
+/// Why a Rust test failed: its panic's message or the error it returned.
+fn reason(output: &str) -> Option<String> {
+    let lines: Vec<&str> = output.lines().collect();
+    if let Some(at) = lines.iter().position(|line| line.contains("panicked at ")) {
+        return lines[at + 1..]
+            .iter()
+            .map(|line| line.trim())
+            .find(|line| !line.is_empty())
+            .map(str::to_owned);
+    }
+    lines.iter().find_map(|line| line.strip_prefix("Error: ")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use xshell::{Shell, cmd};
+
+    use super::*;
+
+    async fn ended(script: &str, limit: Duration) -> Ended {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Utf8Path::from_path(folder.path()).unwrap().join("test.log");
+        let sh = Shell::new().unwrap();
+        let environment = BTreeMap::from([("K8S_TEST_SUITE".to_owned(), "example".to_owned())]);
+        let end = run(Ok(cmd!(sh, "sh -c {script}")), &environment, limit, &log).await.unwrap();
+        assert_eq!(std::fs::read_to_string(&log).unwrap().trim(), end.tail.trim());
+        end
+    }
+
+    #[tokio::test]
+    async fn the_environment_and_the_output_are_passed_on() {
+        let end = ended("echo suite is $K8S_TEST_SUITE", Duration::from_secs(20)).await;
+        assert_eq!((end.outcome, end.tail.trim()), (Outcome::Passed, "suite is example"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_the_reason() {
+        let script = "echo \"thread 't' panicked at src/a.rs:1:2:\"; echo 'status is FAILURE'; exit 101";
+        let end = ended(script, Duration::from_secs(20)).await;
+        assert_eq!((end.outcome, end.reason.as_deref()), (Outcome::Failed, Some("status is FAILURE")));
+    }
+
+    #[tokio::test]
+    async fn without_a_message_the_status_is_the_reason() {
+        let end = ended("exit 7", Duration::from_secs(20)).await;
+        assert_eq!(end.reason.as_deref(), Some("it ended with status 7"));
+    }
+
+    #[tokio::test]
+    async fn a_hanging_test_is_ended() {
+        let end = ended("echo before; sleep 600", Duration::from_millis(300)).await;
+        assert_eq!(end.outcome, Outcome::TimedOut);
+        assert_eq!(end.tail.trim(), "before");
+    }
+}
