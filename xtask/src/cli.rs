@@ -27,6 +27,8 @@ pub enum Command {
     Clean(Clean),
     /// Says what this machine lacks to run the suites, and how to mend it
     Doctor(Doctor),
+    /// Prints the stages' times of past runs as a table
+    Times(Times),
     /// Checks format and lints, runs the unit tests, then all suites: what CI runs
     Ci(Ci),
 }
@@ -191,6 +193,14 @@ pub struct Doctor {
     /// Mend what can be mended: install, start, download, build
     #[arg(long)]
     pub fix: bool,
+}
+
+/// `times`.
+#[derive(Args, Clone, Debug)]
+pub struct Times {
+    /// Runs by their ids; none means all
+    #[arg(value_name = "RUN")]
+    pub runs: Vec<String>,
 }
 
 /// `ci`.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
+use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use kind_client::Kind;
 
@@ -12,7 +13,7 @@ use crate::config::{ImagesFile, Suite, Tools, Workspace};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
 use crate::helm::Helm;
-use crate::images::deliver::Delivered;
+use crate::images::deliver::{Delivered, Inventory};
 use crate::images::{self, Built, Maker};
 use crate::ledger::Ledger;
 use crate::namespaces::{self, Namespaces};
@@ -20,7 +21,7 @@ use crate::plan::{ClusterPlan, Plan};
 use crate::setup::{self, Machine, Mend};
 use crate::suites::{self, Compiled, Given, Runner};
 use crate::template::{Facts, ImageFacts, RunFacts};
-use crate::{fixtures, forward, ready, release};
+use crate::{fixtures, forward, ready, release, text};
 
 /// What a run is made from and where it says what happens.
 #[derive(Clone)]
@@ -46,8 +47,8 @@ pub struct Session {
 pub struct Found {
     /// kind.
     pub kind: Option<Kind>,
-    /// helm and the cluster it works on.
-    pub helm: Option<Helm>,
+    /// The helm program.
+    pub helm: Option<Utf8PathBuf>,
     /// The cluster.
     pub cluster: Option<Cluster>,
     /// The images.
@@ -103,7 +104,7 @@ impl Session {
         &self,
         machine: &Machine,
         plan: &ClusterPlan,
-        own: &camino::Utf8Path,
+        own: &Utf8Path,
         setup: bool,
     ) -> Result<Cluster> {
         let kind = Kind::builder().program(&machine.kind).build();
@@ -130,12 +131,18 @@ impl Session {
                 cluster::kind::ensure(&kind, &wanted, &self.events, creating).await?
             }
         };
-        let helm = Helm { program: machine.helm.clone(), kubeconfig: cluster.kubeconfig.clone() };
         self.find(|found| {
             found.cluster = Some(cluster.clone());
-            found.helm = Some(helm);
+            found.helm = Some(machine.helm.clone());
         });
         Ok(cluster)
+    }
+
+    /// helm, for a cluster.
+    #[must_use]
+    pub fn helm(&self, cluster: &Cluster) -> Helm {
+        let program = self.found().helm.unwrap_or_else(|| "helm".into());
+        Helm { program, kubeconfig: cluster.kubeconfig.clone() }
     }
 }
 
@@ -153,11 +160,12 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
         suites::compile::compile(&session.env.cargo, &session.workspace.root, &plan.suites, &session.events),
     )?;
     session.find(|found| found.images = built.clone());
-    deliver(session, plan, &cluster, &built).await?;
+    let held = deliver(session, plan, &cluster, &built).await?;
+    let deployed = Deployed { cluster: &cluster, held: &held, built: &built, compiled: &compiled };
     let mut results = Vec::new();
     let mut failure = None;
     for suite in &plan.suites {
-        match run_suite(session, plan, &cluster, &built, &compiled, suite).await {
+        match run_suite(session, plan, deployed, suite).await {
             Ok(tests) => results.extend(tests),
             Err(error) => {
                 let error = error.context(format!("suite {}", suite.id()));
@@ -175,9 +183,9 @@ async fn deliver(
     plan: &Plan,
     cluster: &Cluster,
     built: &BTreeMap<String, Built>,
-) -> Result<()> {
+) -> Result<Inventory> {
     if cluster.nodes.is_empty() {
-        return Ok(());
+        return Ok(Inventory::new());
     }
     let mut references: Vec<String> = plan
         .suites
@@ -187,36 +195,42 @@ async fn deliver(
         .collect();
     references.sort();
     references.dedup();
-    let delivered = images::deliver::deliver(&cluster.nodes, &references, &session.events).await?;
-    session.find(|found| found.delivered.extend(delivered));
-    Ok(())
+    let delivery = images::deliver::deliver(&cluster.nodes, &references, &session.events).await?;
+    session.find(|found| found.delivered.extend(delivery.nodes));
+    Ok(delivery.held)
+}
+
+/// What all suites of a run share.
+#[derive(Clone, Copy)]
+struct Deployed<'a> {
+    cluster: &'a Cluster,
+    held: &'a Inventory,
+    built: &'a BTreeMap<String, Built>,
+    compiled: &'a Compiled,
 }
 
 async fn run_suite(
     session: &Session,
     plan: &Plan,
-    cluster: &Cluster,
-    built: &BTreeMap<String, Built>,
-    compiled: &Compiled,
+    deployed: Deployed<'_>,
     suite: &Suite,
 ) -> Result<Vec<TestResult>> {
+    let Deployed { cluster, held, built, compiled } = deployed;
     let Session { events, ledger, .. } = session;
     let client = &cluster.client;
     let folder = plan.output.join(&suite.name).join(&suite.variant);
     let namespaces = namespaces_of(session, plan, cluster, suite).await?;
     let facts = facts(plan, suite, &namespaces, built);
 
-    let step = events.step(Phase::Fixtures, suite.id());
-    let objects = fixtures::apply(client, suite, &plan.run, &namespaces, &facts, ledger).await?;
-    step.done(format!("{objects} objects"));
-
-    let helm = Helm {
-        program: session.found().helm.map_or_else(Default::default, |helm| helm.program),
-        kubeconfig: cluster.kubeconfig.clone(),
-    };
+    let helm = session.helm(cluster);
     let installer =
-        release::Installer { helm: &helm, cluster, folder: &folder, setup: plan.setup, events, ledger };
-    let releases = release::install(installer, suite, &namespaces, &facts).await?;
+        release::Installer { helm: &helm, cluster, held, folder: &folder, setup: plan.setup, events, ledger };
+    // Rendering touches nothing that fixtures make.
+    let (_, prepared) = tokio::try_join!(
+        fixtures_of(session, plan, cluster, suite, &namespaces, &facts),
+        release::prepare(installer, suite, &namespaces, &facts),
+    )?;
+    let releases = release::install(installer, &prepared).await?;
     ready::wait(client, &releases, events).await?;
 
     let mut forwards = Vec::new();
@@ -238,6 +252,21 @@ async fn run_suite(
     let logs = folder.join("logs");
     let runner = Runner { filters: &plan.filters, jobs: plan.jobs, logs: &logs, events };
     suites::run(runner, suite, compiled, &environment).await
+}
+
+async fn fixtures_of(
+    session: &Session,
+    plan: &Plan,
+    cluster: &Cluster,
+    suite: &Suite,
+    namespaces: &Namespaces,
+    facts: &Facts,
+) -> Result<()> {
+    let step = session.events.step(Phase::Fixtures, suite.id());
+    let objects =
+        fixtures::apply(&cluster.client, suite, &plan.run, namespaces, facts, &session.ledger).await?;
+    step.done(text::count(objects, "object"));
+    Ok(())
 }
 
 async fn namespaces_of(

@@ -131,7 +131,7 @@ impl Kind {
     ///
     /// # Errors
     /// [`Error::ExportLogs`] if there is no such cluster, or a log cannot be got: kind then still exports the
-    /// others.
+    /// others. It needs `journalctl` and `crictl` on the nodes.
     pub async fn export_logs(&self, cluster: &str, folder: impl AsRef<Path>) -> Result<(), Error> {
         let folder = folder.as_ref();
         let export = async {

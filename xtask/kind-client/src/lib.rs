@@ -27,8 +27,8 @@
 //!     if !node.is_running().await? {
 //!         node.start().await?;
 //!     }
-//!     let images = node.exec(["crictl", "images", "--output", "json"]).ensure_stdout().await?;
-//!     println!("{}: {} bytes of images", node.name(), images.len());
+//!     let images = node.exec(["ctr", "-n", "k8s.io", "images", "list", "-q"]).ensure_stdout().await?;
+//!     println!("{}: {} images", node.name(), images.lines().count());
 //! }
 //! # let _ = kubeconfig;
 //! # Ok(())

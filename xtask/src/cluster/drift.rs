@@ -71,6 +71,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_remembered_comes_back_as_it_was() {
+        let made = origin("node:1", "kind: Cluster\nnodes:\n- role: control-plane\n");
+        let text = serde_yaml::to_string(&made).unwrap();
+        assert_eq!(serde_yaml::from_str::<Origin>(&text).unwrap(), made);
+    }
+
+    #[test]
     fn another_order_is_a_difference() {
         assert_eq!(origin("a", "x\ny\n").differences(&origin("a", "y\nx\n")).len(), 1);
         assert!(origin("a", "x").differences(&origin("a", "x")).is_empty());

@@ -35,8 +35,8 @@ pub struct Wanted {
 /// Whose a cluster is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    /// We made it.
-    Ours(Option<Box<str>>),
+    /// We made it, from this origin.
+    Ours(String),
     /// We began to make it and were ended.
     HalfMade,
     /// Somebody else made it.
@@ -161,7 +161,7 @@ async fn reuse(
             ));
         }
         Owner::Ours(remembered) => {
-            let had: Option<Origin> = remembered.and_then(|text| serde_yaml::from_str(&text).ok());
+            let had: Option<Origin> = serde_yaml::from_str(&remembered).ok();
             let differences = had.map_or_else(Vec::new, |had| had.differences(origin));
             if !differences.is_empty() {
                 fail!(
@@ -234,7 +234,8 @@ pub(crate) async fn owner(nodes: &[Node]) -> Result<Owner> {
     Ok(match text.trim() {
         "" => Owner::Foreign,
         "half-made" => Owner::HalfMade,
-        origin => Owner::Ours(Some(origin.into())),
+        // As it is: at the end of YAML a line break counts.
+        _ => Owner::Ours(text),
     })
 }
 

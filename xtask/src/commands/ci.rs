@@ -28,10 +28,17 @@ pub(super) async fn run(args: &Ci, env: &Env) -> Result<Exit> {
         return Ok(if counts.failed > 0 { Exit::TestsFailed } else { Exit::Passed });
     }
     let (exit, verdict) = super::k8s_test::run_counted(&K8sTest::default(), env).await?;
-    let passed = counts.passed + verdict.passed;
-    let failed = counts.failed + verdict.failed;
-    println!("\nunit tests and suites together:\n{passed} passed, {failed} failed");
-    Ok(exit)
+    if matches!(exit, Exit::Interrupted(_)) {
+        return Ok(exit);
+    }
+    let client = tokio::select! {
+        counts = real_kind(env) => counts?,
+        signal = signals.next() => return Ok(Exit::Interrupted(signal)),
+    };
+    let passed = counts.passed + verdict.passed + client.passed;
+    let failed = counts.failed + verdict.failed + client.failed;
+    println!("\nunit tests, suites and kind-client together:\n{passed} passed, {failed} failed");
+    Ok(if exit == Exit::Passed && client.failed > 0 { Exit::TestsFailed } else { exit })
 }
 
 /// Tests of all binaries together.
@@ -59,6 +66,31 @@ async fn checks(env: &Env) -> Result<Counts> {
         ));
     }
     report("unit tests", start, &format!("{} passed", counts.passed));
+    Ok(counts)
+}
+
+/// kind-client against kind itself, which it makes a cluster of its own with.
+async fn real_kind(env: &Env) -> Result<Counts> {
+    let session = super::session(env, None)?;
+    let machine = session.machine(true).await?;
+    let spec = session.tools.node_image.spec();
+    let Some(image) = crate::images::source::present("node", &spec).await? else {
+        crate::fail!(Exit::Environment, "the node image is gone from the local Docker");
+    };
+    let cargo = &env.cargo;
+    let sh = Shell::new()?;
+    sh.change_dir(Workspace::here().root);
+    let start = Timestamp::now();
+    let output = Run::new(cmd!(sh, "{cargo} test --quiet --package kind-client --test real"), STEP)
+        .env("KIND_CLIENT_REAL_KIND", machine.kind.as_str())
+        .env("KIND_CLIENT_REAL_IMAGE", image)
+        .output()
+        .await?;
+    let counts = count(&output.stdout);
+    if !output.status.success() {
+        println!("{}", output.stdout);
+    }
+    report("kind-client", start, &format!("{} passed, {} failed", counts.passed, counts.failed));
     Ok(counts)
 }
 

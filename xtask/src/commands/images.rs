@@ -63,8 +63,8 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
             let references: Vec<String> =
                 names.iter().map(|name| built[name].reference.clone()).chain(given).collect();
             let nodes = kind.nodes(&cluster).await.or_exit(Exit::Environment)?;
-            let delivered = deliver::deliver(&nodes, &references, &session.events).await?;
-            print(&built, delivered, args.json)?;
+            let delivery = deliver::deliver(&nodes, &references, &session.events).await?;
+            print(&built, delivery.nodes, args.json)?;
         }
     }
     Ok(Exit::Passed)

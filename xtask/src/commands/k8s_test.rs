@@ -98,8 +98,8 @@ async fn execute(
 async fn clean_up(session: &Session, plan: &Plan, decision: &Decision) -> Result<()> {
     let found = session.found();
     let client = found.cluster.as_ref().map(|cluster| &cluster.client);
-    let remover =
-        Remover { kind: found.kind.as_ref(), helm: found.helm.as_ref(), client, events: &session.events };
+    let helm = found.cluster.as_ref().map(|cluster| session.helm(cluster));
+    let remover = Remover { kind: found.kind.as_ref(), helm: helm.as_ref(), client, events: &session.events };
     cleanup::clean_up(&remover, plan, &session.ledger, decision).await
 }
 

@@ -19,6 +19,7 @@ mod cluster;
 mod doctor;
 mod images;
 mod k8s_test;
+mod times;
 
 /// Runs a command.
 ///
@@ -31,6 +32,7 @@ pub async fn run(command: Command, env: Env) -> Result<Exit> {
         Command::Cluster(args) => interruptible(cluster::run(&args, &env)).await,
         Command::Clean(args) => interruptible(clean::run(&args, &env)).await,
         Command::Doctor(args) => interruptible(doctor::run(&args, &env)).await,
+        Command::Times(args) => times::run(&args),
         Command::Ci(args) => ci::run(&args, &env).await,
     }
 }

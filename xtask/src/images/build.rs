@@ -29,7 +29,8 @@ pub(super) async fn ensure(
     args.extend(bases.iter().map(|(argument, base)| (argument.clone(), base.reference.clone())));
     let dockerfile = spec.dockerfile.as_deref().unwrap_or(Utf8Path::new("Dockerfile"));
     let inputs = args.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
-    let more = inputs.iter().map(String::as_str).chain([dockerfile.as_str(), maker.arch.as_str()]);
+    let recipe = read(&context.join(dockerfile))?;
+    let more = inputs.iter().map(String::as_str).chain([recipe.as_str(), maker.arch.as_str()]);
     let reference = format!("{LOCAL}/{name}:in-{}", key::of_folder(context, more)?);
     if Docker.image(&reference).await?.is_some() {
         return Ok((reference, How::Unchanged));
@@ -39,7 +40,7 @@ pub(super) async fn ensure(
         _ => None,
     };
     let context = match offline {
-        Some(program) => prepare(maker, name, context, program, step).await?,
+        Some(program) => prepare(maker, name, context, dockerfile, program, step).await?,
         None => context.to_owned(),
     };
     step.progress("docker build");
@@ -52,6 +53,10 @@ pub(super) async fn ensure(
         })
         .await?;
     Ok((reference, How::Built))
+}
+
+fn read(path: &Utf8Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("read {path}"))
 }
 
 /// Whether images can be pulled here, and so whether a build may expect a network: asked by the smallest pull.
@@ -71,6 +76,7 @@ async fn prepare(
     maker: &Maker,
     name: &str,
     context: &Utf8Path,
+    dockerfile: &Utf8Path,
     program: &Utf8Path,
     step: &Step,
 ) -> Result<Utf8PathBuf> {
@@ -78,7 +84,15 @@ async fn prepare(
     if copy.exists() {
         std::fs::remove_dir_all(&copy).with_context(|| format!("remove {copy}"))?;
     }
-    for file in key::context_files(context)? {
+    let mut files = key::context_files(context)?;
+    // Docker reads these two whatever is ignored.
+    files.extend(
+        [dockerfile, ".dockerignore".into()]
+            .map(|name| context.join(name))
+            .into_iter()
+            .filter(|path| path.exists()),
+    );
+    for file in files {
         let to = copy.join(file.strip_prefix(context).unwrap_or(&file));
         if let Some(folder) = to.parent() {
             std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;

@@ -36,11 +36,23 @@ pub struct Delivered {
     pub took: Duration,
 }
 
-/// The names of the images that each node holds, as containerd writes them.
+/// The names of the images that each node holds, as containerd writes them, by the node's name.
+pub type Inventory = BTreeMap<String, BTreeSet<String>>;
+
+/// What a delivery came to.
+#[derive(Clone, Debug, Default)]
+pub struct Delivery {
+    /// By node, what was sent.
+    pub nodes: Vec<Delivered>,
+    /// By node, what it holds now.
+    pub held: Inventory,
+}
+
+/// Asks the nodes what they hold.
 ///
 /// # Errors
 /// A node cannot be asked.
-pub async fn inventory(nodes: &[Node]) -> Result<BTreeMap<String, BTreeSet<String>>> {
+pub async fn inventory(nodes: &[Node]) -> Result<Inventory> {
     let ask = nodes.iter().map(|node| async move {
         let names =
             node.exec(["ctr", "--namespace", "k8s.io", "images", "ls", "--quiet"]).ensure_stdout().await?;
@@ -53,11 +65,11 @@ pub async fn inventory(nodes: &[Node]) -> Result<BTreeMap<String, BTreeSet<Strin
 ///
 /// # Errors
 /// Docker cannot give one of them, or a node did not take it: each such node with its reason; exit 3.
-pub async fn deliver(nodes: &[Node], references: &[String], events: &Events) -> Result<Vec<Delivered>> {
+pub async fn deliver(nodes: &[Node], references: &[String], events: &Events) -> Result<Delivery> {
     deliver_coded(nodes, references, events).await.or_exit(Exit::Environment)
 }
 
-async fn deliver_coded(nodes: &[Node], references: &[String], events: &Events) -> Result<Vec<Delivered>> {
+async fn deliver_coded(nodes: &[Node], references: &[String], events: &Events) -> Result<Delivery> {
     let step = events.step(
         Phase::Images,
         format!("bring {} to {}", text::count(references.len(), "image"), text::count(nodes.len(), "node")),
@@ -87,7 +99,7 @@ async fn deliver_coded(nodes: &[Node], references: &[String], events: &Events) -
     let missing: BTreeSet<&String> = delivered.iter().flat_map(|node| &node.sent).collect();
     if missing.is_empty() {
         step.done("the nodes have them");
-        return Ok(delivered);
+        return Ok(Delivery { nodes: delivered, held });
     }
     let missing: Vec<String> = missing.into_iter().cloned().collect();
     let takers: Vec<&Node> = nodes
@@ -109,7 +121,7 @@ async fn deliver_coded(nodes: &[Node], references: &[String], events: &Events) -
         }
     }
     step.done(format!("{} to each of {}", text::bytes(bytes), text::count(takers.len(), "node")));
-    Ok(delivered)
+    Ok(Delivery { nodes: delivered, held })
 }
 
 struct Import<'a> {

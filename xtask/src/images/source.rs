@@ -51,7 +51,7 @@ pub async fn ensure(maker: &Maker, name: &str, spec: &ImageSpec, step: &Step) ->
     let mut refusal = None;
     if let Some(reference) = &spec.pull {
         step.progress(format!("pull {reference}"));
-        match Docker.pull(reference, |line| step.progress(line)).await {
+        match Docker.pull(reference, |_| {}).await {
             Ok(()) => return Ok((reference.clone(), How::Pulled)),
             Err(error) => refusal = Some(error),
         }

@@ -39,7 +39,7 @@ pub(super) async fn ensure(installer: Installer<'_>, rendered: &[(String, String
         }
         return Ok(());
     }
-    let held = deliver::inventory(nodes).await.or_exit(Exit::Environment)?;
+    let held = installer.held;
     let mut bring = BTreeSet::new();
     let mut nowhere = Vec::new();
     for (release, image) in &named {

@@ -10,6 +10,7 @@ use crate::config::{Release, Suite};
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith};
 use crate::helm::{Helm, Install};
+use crate::images::deliver::Inventory;
 use crate::ledger::{Ledger, ReleaseName};
 use crate::namespaces::Namespaces;
 use crate::template::{self, Facts};
@@ -30,8 +31,8 @@ pub struct Installed {
     pub timeout: Duration,
 }
 
-/// A release about to be installed: its values files are rendered.
-struct Prepared<'a> {
+/// A release about to be installed: its values files are rendered and its images are on the nodes.
+pub struct Prepared<'a> {
     release: &'a Release,
     namespace: &'a str,
     values: Vec<Utf8PathBuf>,
@@ -56,6 +57,8 @@ pub struct Installer<'a> {
     pub helm: &'a Helm,
     /// The cluster.
     pub cluster: &'a Cluster,
+    /// What its nodes hold.
+    pub held: &'a Inventory,
     /// Where rendered values go.
     pub folder: &'a Utf8Path,
     /// Whether missing images may be pulled.
@@ -66,16 +69,16 @@ pub struct Installer<'a> {
     pub ledger: &'a Ledger,
 }
 
-/// Installs the releases of `suite` in their order.
+/// Renders the releases of `suite` and has the nodes hold every image that they name; installs nothing yet.
 ///
 /// # Errors
-/// Values or a chart do not render (exit 2), an image can be brought by nobody (exit 3), helm fails (exit 4).
-pub async fn install(
+/// Values or a chart do not render (exit 2), or an image can be brought by nobody (exit 3).
+pub async fn prepare<'a>(
     installer: Installer<'_>,
-    suite: &Suite,
-    namespaces: &Namespaces,
+    suite: &'a Suite,
+    namespaces: &'a Namespaces,
     facts: &Facts,
-) -> Result<Vec<Installed>> {
+) -> Result<Vec<Prepared<'a>>> {
     let mut prepared = Vec::new();
     let mut rendered = Vec::new();
     for release in &suite.releases {
@@ -93,8 +96,16 @@ pub async fn install(
         prepared.push(one);
     }
     images::ensure(installer, &rendered).await?;
+    Ok(prepared)
+}
+
+/// Installs what was prepared, in its order.
+///
+/// # Errors
+/// helm fails; exit 4.
+pub async fn install(installer: Installer<'_>, prepared: &[Prepared<'_>]) -> Result<Vec<Installed>> {
     let mut installed = Vec::new();
-    for one in &prepared {
+    for one in prepared {
         installed.push(install_one(installer, one).await?);
     }
     Ok(installed)

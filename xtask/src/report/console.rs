@@ -98,7 +98,7 @@ impl Console {
         let took = since(open.start, at);
         let (mark, detail) = match end {
             StepEnd::Done(detail) => (self.styles.good.apply_to("ok"), detail.as_str()),
-            StepEnd::Failed => (self.styles.bad.apply_to("FAILED"), ""),
+            StepEnd::Failed => (self.styles.bad.apply_to("stopped"), ""),
         };
         let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
         let phase = self.styles.dim.apply_to(format!("{:<11}", open.phase.name()));

@@ -1,0 +1,118 @@
+//! What launching a run makes in the cluster, and how the run's end shows there.
+
+use anyhow::Context;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use serde_json::json;
+use suite_support::cluster::{self, Select, State};
+use suite_support::{Launch, Run, RunStatus, Suite};
+
+use crate::expect::{labels_of_run, only, only_container};
+use crate::{CLUSTER_LIMIT, RUN_LIMIT, in_process, words};
+
+#[tokio::test]
+async fn a_run_succeeds_in_a_job_and_pod_of_its_own() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let image = suite.contract.image("dagster-test")?;
+    suite
+        .with_run(Launch::job("demo_job").config(words(&json!(2))), async |run| {
+            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+            assert_eq!(ended.status, RunStatus::Success);
+            assert_eq!(ended.tag("dagster/image"), Some(image));
+
+            let (job, pod) = completed(&suite, run).await?;
+            labels_of_run(&job, run, "run_worker");
+            labels_of_run(&pod, run, "run_worker");
+            let container = only_container(&pod);
+            assert_eq!(container.image.as_deref(), Some(image));
+            let log = cluster::logs(&suite.user_pods(), &pod.name_any(), &container.name, None).await?;
+            assert!(log.contains("RUN_SUCCESS"), "the log of the run's pod does not tell its success");
+
+            for pods in [suite.user_pods(), suite.system_pods()] {
+                assert_no_celery(&pods).await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn the_celery_executor_is_refused() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    suite
+        .with_run(Launch::job("demo_job_celery_k8s").config(words(&json!(2))), async |run| {
+            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+            assert_eq!(ended.status, RunStatus::Failure);
+
+            let events = suite.dagster.events(&run.run_id).await?;
+            let refusal = "This engine is only compatible with a CeleryK8sRunLauncher; configure the \
+                           CeleryK8sRunLauncher on your instance to use it.";
+            let told = events.iter().flat_map(|event| event.error_messages());
+            let told: Vec<_> = told.filter(|message| message.ends_with(refusal)).collect();
+            assert!(!told.is_empty(), "no event tells why the executor does not work");
+            assert!(
+                told.iter().all(|message| message.contains("DagsterUnmetExecutorRequirementsError")),
+                "{told:?}"
+            );
+
+            assert!(!events.iter().any(|event| event.is("STEP_START")), "a step started all the same");
+            let of_run = ListParams::default().labels(&format!("dagster/run-id={}", run.run_id));
+            let jobs = suite.user_jobs().list(&of_run).await?.items;
+            assert_eq!(only(&jobs, "Job of the run").name_any(), Suite::run_job_name(&run.run_id));
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_failing_op_fails_the_run_and_not_its_job() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    suite
+        .with_run(Launch::job("always_fail_job").config(in_process(words(&json!(2)))), async |run| {
+            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+            assert_eq!(ended.status, RunStatus::Failure);
+
+            let events = suite.dagster.events(&run.run_id).await?;
+            let failure = events.iter().find(|event| event.is("STEP_FAILURE"));
+            let failure = failure.context("the run has no STEP_FAILURE")?;
+            let messages: Vec<_> = failure.error_messages().collect();
+            assert!(
+                messages.iter().any(|message| message.ends_with("Exception: Op Exception Message")),
+                "the op's exception is not among {messages:?}"
+            );
+
+            let (job, pod) = completed(&suite, run).await?;
+            let status = job.status.unwrap_or_default();
+            assert_eq!((status.succeeded, status.failed.unwrap_or(0)), (Some(1), 0));
+            let log =
+                cluster::logs(&suite.user_pods(), &pod.name_any(), &only_container(&pod).name, None).await?;
+            assert!(log.contains("RUN_FAILURE"), "the log of the run's pod does not tell its failure");
+            assert!(!log.contains("RUN_SUCCESS"), "the log of the run's pod tells a success");
+            Ok(())
+        })
+        .await
+}
+
+/// The Job of a run's worker when it has completed, and its pod, which is the only one of the run.
+async fn completed(suite: &Suite, run: &Run) -> anyhow::Result<(Job, Pod)> {
+    let name = Select::Name(Suite::run_job_name(&run.run_id));
+    let finished = |jobs: &[Job]| jobs.iter().any(cluster::is_finished);
+    let jobs =
+        cluster::await_objects(suite.user_jobs(), &name, "the run's Job to end", CLUSTER_LIMIT, finished)
+            .await?;
+    let job = only(&jobs, "Job of the run");
+    assert!(cluster::is_complete(job), "the run's Job did not end well: {}", job.state());
+    let of_run = ListParams::default().labels(&format!("dagster/run-id={}", run.run_id));
+    let pods = suite.user_pods().list(&of_run).await?.items;
+    Ok((job.clone(), only(&pods, "pod of the run").clone()))
+}
+
+async fn assert_no_celery(pods: &Api<Pod>) -> anyhow::Result<()> {
+    let names = pods.list_metadata(&ListParams::default()).await?.items;
+    let celery: Vec<_> =
+        names.iter().map(ResourceExt::name_any).filter(|name| name.contains("celery")).collect();
+    assert!(celery.is_empty(), "pods of Celery in a deployment that has none: {celery:?}");
+    Ok(())
+}

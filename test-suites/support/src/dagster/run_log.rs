@@ -1,0 +1,269 @@
+//! The events of a run as they happen: Dagster's subscription over a WebSocket, so that no wait on a run polls.
+//!
+//! The webserver speaks the old `graphql-ws` protocol (subscriptions-transport-ws), which no maintained Rust client does;
+//! of it, this needs three messages to send and four to read.
+
+use std::collections::VecDeque;
+
+use futures::{SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{self, ClientRequestBuilder, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::{Dagster, Error, Event, FOLLOW, RunId, answer};
+
+/// A forward may be cut and made anew while a run goes on; more often than this, something else is wrong.
+const REOPENINGS: u32 = 3;
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// The events of a run, from its first one on; it does not end by itself.
+#[derive(Debug)]
+pub struct RunLog<'a> {
+    dagster: &'a Dagster,
+    run: RunId,
+    socket: Socket,
+    cursor: Option<String>,
+    unread: VecDeque<Event>,
+    reopened: u32,
+}
+
+impl Dagster {
+    /// Follows the events of a run.
+    ///
+    /// # Errors
+    /// The webserver takes no WebSocket.
+    pub async fn follow(&self, run: &RunId) -> Result<RunLog<'_>, Error> {
+        let socket = self.subscribe(run, None).await.map_err(|source| cut(run, source))?;
+        Ok(RunLog {
+            dagster: self,
+            run: run.clone(),
+            socket,
+            cursor: None,
+            unread: VecDeque::new(),
+            reopened: 0,
+        })
+    }
+
+    async fn subscribe(&self, run: &RunId, cursor: Option<&str>) -> Result<Socket, tungstenite::Error> {
+        // The scheme is the only difference: http becomes ws, https becomes wss.
+        let url = format!("{}/graphql", self.url).replacen("http", "ws", 1);
+        let request = ClientRequestBuilder::new(url.parse()?).with_sub_protocol("graphql-ws");
+        let (mut socket, _) = connect_async(request).await?;
+        for message in [
+            json!({"type": "connection_init"}),
+            json!({
+                "type": "start",
+                "id": "run-log",
+                "payload": {"query": FOLLOW, "variables": {"runId": run, "cursor": cursor}},
+            }),
+        ] {
+            socket.send(Message::text(message.to_string())).await?;
+        }
+        Ok(socket)
+    }
+}
+
+impl RunLog<'_> {
+    /// The next event; waits until there is one, without a deadline of its own.
+    ///
+    /// # Errors
+    /// There is no such run, or the stream broke and could not be taken up again.
+    pub async fn next(&mut self) -> Result<Event, Error> {
+        loop {
+            if let Some(event) = self.unread.pop_front() {
+                return Ok(event);
+            }
+            match self.receive().await {
+                Ok(text) => {
+                    if let Some(page) = page(&self.run, &text)? {
+                        self.unread.extend(page.messages);
+                        self.cursor = Some(page.cursor);
+                    }
+                }
+                Err(_) if self.reopened < REOPENINGS => {
+                    self.reopened += 1;
+                    self.socket = self
+                        .dagster
+                        .subscribe(&self.run, self.cursor.as_deref())
+                        .await
+                        .map_err(|source| cut(&self.run, source))?;
+                }
+                Err(source) => return Err(cut(&self.run, source)),
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<String, tungstenite::Error> {
+        loop {
+            match self.socket.next().await.ok_or(tungstenite::Error::ConnectionClosed)?? {
+                Message::Text(text) => return Ok(text.as_str().to_owned()),
+                Message::Close(_) => return Err(tungstenite::Error::ConnectionClosed),
+                // Pings are answered by the library while it reads.
+                _ => {}
+            }
+        }
+    }
+}
+
+fn cut(run: &RunId, source: tungstenite::Error) -> Error {
+    Error::Cut { run: run.clone(), source: Box::new(source) }
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    messages: Vec<Event>,
+    cursor: String,
+}
+
+#[derive(Deserialize)]
+struct Frame {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    payload: Value,
+}
+
+/// The events in a message of the webserver; none in those that only keep the protocol going.
+fn page(run: &RunId, text: &str) -> Result<Option<Page>, Error> {
+    let operation = format!("follow run {run}");
+    let frame: Frame = serde_json::from_str(text).map_err(|source| Error::Unreadable {
+        operation: operation.clone(),
+        answer: text.to_owned(),
+        source,
+    })?;
+    match frame.kind.as_str() {
+        "connection_ack" | "ka" => Ok(None),
+        "data" => {
+            // The payload is what an answer over HTTP would be.
+            let answer = answer::field(&operation, 200, &frame.payload.to_string())?;
+            answer::member(&operation, answer, "PipelineRunLogsSubscriptionSuccess").map(Some)
+        }
+        // The stream of a run has no end, so that its completion is a fault as well.
+        kind => Err(answer::refused(&operation, kind, &frame.payload)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::accept_hdr_async;
+    use tungstenite::handshake::server::{Request, Response};
+
+    use super::*;
+
+    fn run() -> RunId {
+        serde_json::from_value(json!("8a1f")).unwrap()
+    }
+
+    #[test]
+    fn reads_events_and_where_to_go_on() {
+        let page = page(
+            &run(),
+            r#"{"type": "data", "id": "run-log", "payload": {"data": {"pipelineRunLogs": {
+                "__typename": "PipelineRunLogsSubscriptionSuccess", "cursor": "c1", "messages": [
+                {"__typename": "RunStartEvent", "message": "Started", "eventType": "RUN_START", "stepKey": null}]}}}}"#,
+        )
+        .unwrap()
+        .unwrap();
+        assert_eq!(page.cursor, "c1");
+        assert_eq!(page.messages.iter().map(Event::kind).collect::<Vec<_>>(), ["RUN_START"]);
+    }
+
+    #[test]
+    fn what_keeps_the_protocol_going_has_no_events() {
+        for kind in ["connection_ack", "ka"] {
+            assert!(page(&run(), &format!(r#"{{"type": "{kind}"}}"#)).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_run_that_does_not_exist_is_refused() {
+        let error = page(
+            &run(),
+            r#"{"type": "data", "payload": {"data": {"pipelineRunLogs": {
+                "__typename": "PipelineRunLogsSubscriptionFailure", "message": "Could not load run with id 8a1f"}}}}"#,
+        )
+        .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot follow run 8a1f: PipelineRunLogsSubscriptionFailure: Could not load run with id 8a1f"
+        );
+    }
+
+    #[test]
+    fn a_wrong_subscription_and_an_end_are_errors() {
+        for (frame, message) in [
+            (
+                r#"{"type": "error", "payload": {"message": "Cannot query field 'x'"}}"#,
+                "error: Cannot query field 'x'",
+            ),
+            (r#"{"type": "complete"}"#, "complete: null"),
+        ] {
+            let error = page(&run(), frame).unwrap_err();
+            assert_eq!(error.to_string(), format!("cannot follow run 8a1f: {message}"));
+        }
+    }
+
+    /// A webserver that answers each connection with its events and then cuts it; returns the cursors it was asked to go on from.
+    async fn webserver(listener: TcpListener, answers: Vec<Vec<(&str, &str)>>) -> Vec<Value> {
+        let mut cursors = Vec::new();
+        for events in answers {
+            let (stream, _) = listener.accept().await.unwrap();
+            #[expect(clippy::result_large_err, reason = "the signature is the library's")]
+            let agree = |_: &Request, mut response: Response| {
+                let protocol = "graphql-ws".parse().unwrap();
+                response.headers_mut().insert("sec-websocket-protocol", protocol);
+                Ok(response)
+            };
+            let mut socket = accept_hdr_async(stream, agree).await.unwrap();
+            assert_eq!(read(&mut socket).await["type"], "connection_init");
+            let start = read(&mut socket).await;
+            cursors.push(start["payload"]["variables"]["cursor"].clone());
+            for (kind, cursor) in events {
+                let message = json!({"type": "data", "payload": {"data": {"pipelineRunLogs": {
+                    "__typename": "PipelineRunLogsSubscriptionSuccess", "cursor": cursor,
+                    "messages": [{"__typename": "RunEvent", "message": "", "eventType": kind}]}}}});
+                socket.send(Message::text(message.to_string())).await.unwrap();
+            }
+        }
+        cursors
+    }
+
+    async fn read(socket: &mut WebSocketStream<TcpStream>) -> Value {
+        let message = socket.next().await.unwrap().unwrap();
+        serde_json::from_str(message.to_text().unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn goes_on_after_the_last_event_when_it_is_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dagster = Dagster::new(format!("http://{}", listener.local_addr().unwrap()));
+        let answers =
+            vec![vec![("RUN_STARTING", "c1"), ("RUN_START", "c2")], vec![], vec![("RUN_SUCCESS", "c3")]];
+        let reading = async {
+            let mut log = dagster.follow(&run()).await.unwrap();
+            let mut kinds = Vec::new();
+            for _ in 0..3 {
+                kinds.push(log.next().await.unwrap().kind().to_owned());
+            }
+            kinds
+        };
+        let (cursors, kinds) = tokio::join!(webserver(listener, answers), reading);
+        assert_eq!(kinds, ["RUN_STARTING", "RUN_START", "RUN_SUCCESS"]);
+        assert_eq!(cursors, [Value::Null, json!("c2"), json!("c2")]);
+    }
+
+    #[tokio::test]
+    async fn gives_up_when_it_is_cut_again_and_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dagster = Dagster::new(format!("http://{}", listener.local_addr().unwrap()));
+        let reading = async { dagster.follow(&run()).await.unwrap().next().await.unwrap_err() };
+        let (cursors, error) =
+            tokio::join!(webserver(listener, vec![vec![]; 1 + REOPENINGS as usize]), reading);
+        assert_eq!(cursors.len(), 4);
+        assert!(matches!(error, Error::Cut { .. }), "{error}");
+    }
+}

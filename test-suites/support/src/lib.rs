@@ -1,0 +1,11 @@
+//! What the Rust suites share: the environment contract, a Dagster client, waits on runs, pods and Jobs, and what a failed test tells.
+
+pub mod cluster;
+pub mod contract;
+pub mod dagster;
+mod diagnosis;
+mod suite;
+
+pub use contract::Contract;
+pub use dagster::{Dagster, Launch, Run, RunId, RunStatus};
+pub use suite::Suite;

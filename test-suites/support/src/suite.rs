@@ -1,0 +1,177 @@
+//! The deployment under test, and the frame in which a test launches a run and looks at it.
+
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::FutureExt;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+
+use crate::cluster::{self, Select};
+use crate::contract::Contract;
+use crate::dagster::{self, Dagster, Launch, Run, RunId};
+use crate::diagnosis::Diagnosis;
+
+/// The deployment that the environment describes.
+#[derive(Clone)]
+pub struct Suite {
+    /// What the environment says.
+    pub contract: Contract,
+    /// Dagster's webserver.
+    pub dagster: Dagster,
+    client: kube::Client,
+    user: String,
+    system: String,
+}
+
+impl Suite {
+    /// Reads the environment and makes the clients.
+    ///
+    /// # Errors
+    /// A variable of the contract is missing, or the kubeconfig is of no use.
+    pub async fn connect() -> anyhow::Result<Self> {
+        let contract = Contract::from_env()?;
+        let kubeconfig = Kubeconfig::read_from(contract.kubeconfig())
+            .with_context(|| format!("read {}", contract.kubeconfig().display()))?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Self {
+            client: kube::Client::try_from(config)?,
+            dagster: Dagster::new(contract.url("webserver")?),
+            user: contract.namespace("user")?.to_owned(),
+            system: contract.namespace("system")?.to_owned(),
+            contract,
+        })
+    }
+
+    /// The namespace of the user code, in which the runs are.
+    pub fn user_namespace(&self) -> &str {
+        &self.user
+    }
+
+    /// The pods of the user code's namespace, those of the runs among them.
+    pub fn user_pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.user)
+    }
+
+    /// The Jobs of the user code's namespace, those of the runs among them.
+    pub fn user_jobs(&self) -> Api<Job> {
+        Api::namespaced(self.client.clone(), &self.user)
+    }
+
+    /// The pods of Dagster's own namespace.
+    pub fn system_pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.system)
+    }
+
+    /// The client of the cluster.
+    pub fn client(&self) -> &kube::Client {
+        &self.client
+    }
+
+    /// Launches a run and looks at it; when that fails, by error or by panic, says what the run, its Jobs and its pods did, and
+    /// ends the run.
+    ///
+    /// # Errors
+    /// The run cannot be launched, or the body's own.
+    pub async fn with_run(
+        &self,
+        launch: Launch,
+        body: impl AsyncFnOnce(&Run) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let run = self.dagster.launch(&launch).await?;
+        let outcome = AssertUnwindSafe(body(&run)).catch_unwind().await;
+        if matches!(outcome, Ok(Ok(()))) {
+            return Ok(());
+        }
+        let diagnosis = Diagnosis::of(self, &run.run_id).await;
+        eprintln!("{diagnosis}");
+        if let Err(error) = diagnosis.keep(self.contract.artifacts()) {
+            eprintln!("could not keep what was found of run {}: {error:#}", run.run_id);
+        }
+        self.end(&run.run_id).await;
+        outcome.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// A run that a failed test leaves behind would take the machine from the tests after it.
+    async fn end(&self, run: &RunId) {
+        match self.dagster.run(run).await {
+            Ok(now) if now.status.is_end() => {}
+            Ok(_) => {
+                if let Err(error) = self.dagster.terminate(run).await {
+                    eprintln!("run {run} goes on: {error}");
+                }
+            }
+            Err(error) => eprintln!("run {run} may go on: {error}"),
+        }
+    }
+
+    /// Waits for something that only a run that goes on can bring about.
+    ///
+    /// # Errors
+    /// The wait's own, or the run ends first; waiting on would hide why.
+    pub async fn while_it_goes<T, E>(
+        &self,
+        run: &Run,
+        wait: impl Future<Output = Result<T, E>>,
+    ) -> anyhow::Result<T>
+    where
+        anyhow::Error: From<E>,
+    {
+        let end = async {
+            let mut log = self.dagster.follow(&run.run_id).await?;
+            loop {
+                let event = log.next().await?;
+                if event.ends_run() {
+                    return Ok::<_, dagster::Error>(event);
+                }
+            }
+        };
+        tokio::select! {
+            // What was awaited counts, even when the run has ended since.
+            biased;
+            done = wait => Ok(done?),
+            end = end => Err(anyhow::anyhow!("run {} ended before what was awaited: {}", run.run_id, end?)),
+        }
+    }
+
+    /// The Job of a run's worker.
+    pub fn run_job_name(run: &RunId) -> String {
+        format!("dagster-run-{run}")
+    }
+
+    /// All pods and Jobs of a run: of its worker, of its steps, and of what its ops made.
+    pub fn of_run(run: &RunId) -> Select {
+        Select::Labels(format!("dagster/run-id={run}"))
+    }
+
+    /// The pods and Jobs of a run that are of one kind, such as `run_worker` or `step_worker`.
+    pub fn component_of_run(run: &RunId, component: &str) -> Select {
+        Select::Labels(format!("dagster/run-id={run},app.kubernetes.io/component={component}"))
+    }
+
+    /// Waits until nothing of a run is left in the cluster.
+    ///
+    /// # Errors
+    /// Something is, after the limit.
+    pub async fn await_nothing_left_of(&self, run: &RunId, limit: Duration) -> Result<(), cluster::Error> {
+        let select = Self::of_run(run);
+        let jobs = cluster::await_objects(
+            self.user_jobs(),
+            &select,
+            "the run's Jobs to be deleted",
+            limit,
+            <[_]>::is_empty,
+        );
+        let pods = cluster::await_objects(
+            self.user_pods(),
+            &select,
+            "the run's pods to be deleted",
+            limit,
+            <[_]>::is_empty,
+        );
+        futures::try_join!(jobs, pods).map(drop)
+    }
+}

@@ -1,0 +1,94 @@
+//! What the machine lacks: exit 3 and what to do, with a report that says so too.
+
+use crate::world::{HELM, KIND, World};
+
+const SUITE: &str = "images: [postgres]\nnamespaces: {user: example}\nrun: {command: ['true']}\n";
+
+fn run(world: &World) -> crate::world::End {
+    world.k8s_test(&[&world.suite(SUITE)])
+}
+
+#[test]
+fn docker_that_is_missing_stopped_or_forbidden_is_told_apart() {
+    let world = World::new();
+    world.without("docker");
+    run(&world).says(3, &["docker is not installed or not on PATH"]);
+    world.tool("docker", "echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?' >&2; exit 1");
+    run(&world).says(3, &["Docker Engine does not answer", "systemctl start docker"]);
+    world.tool(
+        "docker",
+        "echo 'permission denied while trying to connect to the Docker daemon socket' >&2; exit 1",
+    );
+    run(&world).says(3, &["this user may not use Docker", "usermod -aG docker"]);
+    let report = std::fs::read_to_string(world.path().join("output/report.json")).unwrap();
+    assert!(report.contains("this user may not use Docker"), "{report}");
+    let junit = std::fs::read_to_string(world.path().join("output/junit.xml")).unwrap();
+    assert!(junit.contains("<error message=\"this user may not use Docker"), "{junit}");
+}
+
+#[test]
+fn tools_that_are_missing_or_too_old_are_named() {
+    let world = World::new();
+    world.without("kind");
+    run(&world).says(3, &["there is no kind on PATH", "at least v0.27.0"]);
+    world.tool("kind", &KIND.replace("v0.33.0", "v0.11.0"));
+    run(&world).says(3, &["kind v0.11.0 at", "not supported", "at least v0.27.0"]);
+    world.tool("kind", KIND);
+    world.tool("helm", &HELM.replace("v4.3.0", "v2.17.0"));
+    run(&world).says(3, &["helm v2.17.0 at", "at least v3.14.0"]);
+}
+
+#[test]
+fn a_cluster_that_cannot_be_created_shows_what_kind_said() {
+    let world = World::new();
+    world.tool(
+        "kind",
+        &KIND.replace(
+            "  *)",
+            "  create) echo 'ERROR: failed to create cluster: no space left on device' >&2; exit 1 ;;\n  *)",
+        ),
+    );
+    run(&world).says(3, &["kind create cluster", "no space left on device"]);
+}
+
+#[test]
+fn an_image_that_does_not_build_shows_the_end_of_its_build() {
+    let world = World::new();
+    world.tool(
+        "docker",
+        r#"
+case "$1 $2" in
+  "info --format") echo '{"ServerVersion":"99.0","Architecture":"x86_64"}' ;;
+  "image inspect") case "$5" in *in-*) echo "Error: No such image: $5" >&2; exit 1 ;; *) echo '{"Id":"sha256:0123456789abcdef"}' ;; esac ;;
+  "pull docker.io/library/hello-world:latest") exit 0 ;;
+  "build --tag") echo "Step 3/9 : RUN pip install"; echo "ERROR: No matching distribution found for dagster" >&2; exit 1 ;;
+  *) echo "fake docker: $*" >&2; exit 1 ;;
+esac"#,
+    );
+    let end = world.run(&["images", "build", "dagster-test"]);
+    end.says(
+        3,
+        &["make the image dagster-base", "docker build", "No matching distribution found for dagster"],
+    );
+}
+
+#[test]
+fn looking_at_the_machine_names_every_problem() {
+    let world = World::new();
+    world.without("kind");
+    world.without("helm");
+    let end = world.run(&["doctor"]);
+    end.says(3, &["PROBLEM kind", "PROBLEM helm", "2 problems", "doctor --fix"]);
+}
+
+#[test]
+fn an_image_that_is_nowhere_gets_the_nearest_name() {
+    let world = World::new();
+    world.tool("kind", &KIND.replace("get) echo \"No kind clusters found.\" >&2", "get) echo k8s-test"));
+    let docker = crate::world::DOCKER.replace(
+        "\"image inspect\") echo",
+        "\"image ls\") echo local/app:1 ;;\n  \"image inspect\") case \"$5\" in local/*) echo 'No such image' >&2; exit 1 ;; esac; echo",
+    );
+    world.tool("docker", &docker);
+    world.run(&["images", "load", "local/ap:1"]).says(2, &["did you mean `local/app:1`?"]);
+}
