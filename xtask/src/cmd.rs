@@ -28,13 +28,15 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Reapers of ended process groups, joined before the program exits.
 static REAPERS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
+type OnLine<'a> = Box<dyn FnMut(&str) + Send + 'a>;
+
 /// A program about to run.
 pub struct Run<'a> {
     command: Command,
     shown: String,
     deadline: Duration,
     stdin: Option<Vec<u8>>,
-    on_line: Option<Box<dyn FnMut(&str) + Send + 'a>>,
+    on_line: Option<OnLine<'a>>,
 }
 
 /// What a program left.

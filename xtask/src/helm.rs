@@ -36,6 +36,13 @@ pub struct Install<'a> {
     pub args: &'a [String],
 }
 
+/// What is read of helm's answer.
+#[derive(Deserialize)]
+struct Release {
+    #[serde(default)]
+    manifest: String,
+}
+
 #[derive(Deserialize)]
 struct Chart {
     #[serde(default)]
@@ -72,32 +79,35 @@ impl Helm {
         Ok(self.run(command, QUICK).success().await?.stdout)
     }
 
-    /// Installs a release or upgrades it; does not wait for its workloads.
+    /// Installs a release or upgrades it, and gives the manifests that it applied, without its hooks; does not
+    /// wait for its workloads.
     ///
     /// # Errors
     /// helm fails; its message.
-    pub async fn upgrade_install(&self, install: &Install<'_>, deadline: Duration) -> Result<()> {
+    pub async fn upgrade_install(&self, install: &Install<'_>, deadline: Duration) -> Result<String> {
         let Install { name, namespace, chart, args, .. } = *install;
         let values = value_flags(install.values);
         let sh = Shell::new()?;
         let program = &self.program;
         let command = cmd!(
             sh,
-            "{program} upgrade --install {name} {chart} --namespace {namespace} {values...} {args...}"
+            "{program} upgrade --install {name} {chart} --namespace {namespace} --output json {values...} {args...}"
         );
-        self.run(command, deadline).success().await?;
-        Ok(())
+        let output = self.run(command, deadline).success().await?;
+        let release: Release = serde_json::from_str(&output.stdout)
+            .with_context(|| format!("understand helm's answer on the release {name}"))?;
+        Ok(release.manifest)
     }
 
-    /// The manifests that a release has applied, without its hooks.
+    /// Looks a chart over.
     ///
     /// # Errors
-    /// The release does not exist, or the cluster cannot be asked.
-    pub async fn manifest(&self, name: &str, namespace: &str) -> Result<String> {
+    /// helm finds fault with it; its message.
+    pub async fn lint(&self, chart: &Utf8Path) -> Result<()> {
         let sh = Shell::new()?;
         let program = &self.program;
-        let command = cmd!(sh, "{program} get manifest {name} --namespace {namespace}");
-        Ok(self.run(command, QUICK).success().await?.stdout)
+        self.run(cmd!(sh, "{program} lint --quiet {chart}"), QUICK).success().await?;
+        Ok(())
     }
 
     /// The releases of a namespace, in whatever state.

@@ -10,8 +10,11 @@ use super::Signals;
 use crate::cli::{Ci, K8sTest};
 use crate::cmd::Run;
 use crate::config::Workspace;
+use crate::config::suite::DEFAULT_VARIANT;
 use crate::env::Env;
-use crate::exit::{Exit, coded};
+use crate::exit::{Exit, ExitWith, coded};
+use crate::helm::Helm;
+use crate::plan::Files;
 use crate::text;
 
 /// A first build on a slow machine.
@@ -32,7 +35,7 @@ pub(super) async fn run(args: &Ci, env: &Env) -> Result<Exit> {
         return Ok(exit);
     }
     let client = tokio::select! {
-        counts = real_kind(env) => counts?,
+        counts = real_tools(env) => counts?,
         signal = signals.next() => return Ok(Exit::Interrupted(signal)),
     };
     let passed = counts.passed + verdict.passed + client.passed;
@@ -69,10 +72,19 @@ async fn checks(env: &Env) -> Result<Counts> {
     Ok(counts)
 }
 
-/// kind-client against kind itself, which it makes a cluster of its own with.
-async fn real_kind(env: &Env) -> Result<Counts> {
+/// The charts of all suites, looked over by helm, and kind-client against kind itself, with a cluster of its own.
+async fn real_tools(env: &Env) -> Result<Counts> {
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;
+    let helm = Helm { program: machine.helm.clone(), kubeconfig: "/dev/null".into() };
+    let files = Files::load(&session.workspace, &[])?;
+    for (folder, file) in &files.suites {
+        for release in file.resolve(folder, DEFAULT_VARIANT)?.releases {
+            let start = Timestamp::now();
+            helm.lint(&release.chart).await.or_exit(Exit::TestsFailed)?;
+            report("chart lint", start, session.workspace.show(&release.chart).as_str());
+        }
+    }
     let spec = session.tools.node_image.spec();
     let Some(image) = crate::images::source::present("node", &spec).await? else {
         crate::fail!(Exit::Environment, "the node image is gone from the local Docker");

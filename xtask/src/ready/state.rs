@@ -3,6 +3,8 @@
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 
+use crate::text;
+
 /// How far a workload is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -36,11 +38,11 @@ impl HasState for Deployment {
         let wanted = self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let updated = status.updated_replicas.unwrap_or(0);
         let available = status.available_replicas.unwrap_or(0);
-        let all = status.replicas.unwrap_or(0);
+        let older = usize::try_from(status.replicas.unwrap_or(0) - updated).unwrap_or(0);
         first_missing([
             observed(status.observed_generation, self.metadata.generation),
             (updated >= wanted, format!("{updated} of {wanted} pods are made")),
-            (all <= updated, format!("{} pods of an older revision are still there", all - updated)),
+            (older == 0, format!("{} of an older revision still there", text::count(older, "pod"))),
             (available >= updated, format!("{available} of {updated} pods are available")),
         ])
     }
@@ -89,8 +91,9 @@ impl HasState for Job {
                 failed.message.clone().unwrap_or_default()
             ));
         }
+        let active = usize::try_from(status.active.unwrap_or(0)).unwrap_or(0);
         let done = holds("Complete").is_some() || holds("SuccessCriteriaMet").is_some();
-        first_missing([(done, format!("{} pods run", status.active.unwrap_or(0)))])
+        first_missing([(done, format!("{} at work", text::count(active, "pod")))])
     }
 }
 
@@ -123,7 +126,7 @@ mod tests {
     fn a_deployment_waits_for_its_old_pods_to_go() {
         check::<Deployment>(
             "{metadata: {generation: 1}, spec: {replicas: 1, selector: {}, template: {}}, status: {observedGeneration: 1, replicas: 2, updatedReplicas: 1, availableReplicas: 2}}",
-            "waiting: 1 pods of an older revision are still there",
+            "waiting: 1 pod of an older revision still there",
         );
     }
 
@@ -168,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_job_ends_either_way() {
-        check::<Job>("{status: {active: 1}}", "waiting: 1 pods run");
+        check::<Job>("{status: {active: 1}}", "waiting: 1 pod at work");
         check::<Job>("{status: {conditions: [{type: Complete, status: 'True'}]}}", "ready");
         check::<Job>(
             "{status: {conditions: [{type: Failed, status: 'True', reason: BackoffLimitExceeded, message: too often}]}}",

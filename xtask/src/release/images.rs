@@ -52,7 +52,7 @@ pub(super) async fn ensure(installer: Installer<'_>, rendered: &[(String, String
                 bring.insert(image.image.clone());
             }
             Err(reason) => {
-                nowhere.push(format!("{} (release {release}, {}): {reason}", image.image, image.by))
+                nowhere.push(format!("{} (release {release}, {}): {reason}", image.image, image.by));
             }
         }
     }

@@ -122,13 +122,12 @@ async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Ins
     {
         installer.ledger.record(|made| made.releases.push(name.clone()));
     }
-    installer
+    let manifest = installer
         .helm
         .upgrade_install(&one.install(), release.timeout)
         .await
         .with_context(|| format!("install the release {} into {namespace}", release.name))
         .or_exit(Exit::NotReady)?;
-    let manifest = installer.helm.manifest(&name.name, namespace).await.or_exit(Exit::Environment)?;
     let workloads = manifest::workloads(&manifest, namespace)?;
     step.done(format!("into {namespace}"));
     Ok(Installed { name: release.name.clone(), workloads, timeout: release.timeout })

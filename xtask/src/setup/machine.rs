@@ -91,6 +91,7 @@ fn memory(bytes: u64, least: u64) -> Finding {
 
 fn disk(what: &'static str, path: &Utf8Path, least: u64) -> Option<Finding> {
     let stat = nix::sys::statvfs::statvfs(path.as_std_path()).ok()?;
+    #[allow(clippy::useless_conversion, reason = "it is 32 bits wide on macOS")]
     let free = u64::from(stat.blocks_available()) * stat.fragment_size();
     Some(free_space(what, path, free, least))
 }

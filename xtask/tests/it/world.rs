@@ -9,7 +9,7 @@ use tempfile::TempDir;
 /// A docker that runs, has every image and builds nothing.
 pub(crate) const DOCKER: &str = r#"
 case "$1 $2" in
-  "info --format") echo '{"ServerVersion":"99.0","Architecture":"x86_64","MemTotal":34359738368,"DockerRootDir":"/nowhere/docker","CgroupVersion":"2","DefaultRuntime":"runc"}' ;;
+  "info --format") echo '{"ServerVersion":"99.0","Architecture":"x86_64","MemTotal":34359738368,"DockerRootDir":"/nowhere/docker","CgroupVersion":"2","DefaultRuntime":"crun"}' ;;
   "image inspect") echo '{"Id":"sha256:0123456789abcdef","Size":1000,"Architecture":"amd64"}' ;;
   *) echo "fake docker: $*" >&2; exit 1 ;;
 esac"#;
