@@ -90,7 +90,8 @@ impl fmt::Display for Select {
     }
 }
 
-/// Watches until the selected objects, as a whole, fulfil a condition, and returns them; `awaited` says in words what it means.
+/// Watches until the selected objects, as a whole, fulfil a condition, and returns them; `awaited` says in words what
+/// it means.
 ///
 /// # Errors
 /// They do not within the limit; what hinders the watch itself is retried until then and told.

@@ -135,8 +135,8 @@ impl Dagster {
     /// # Panics
     /// The TLS library cannot be set up.
     pub fn new(url: impl Into<String>) -> Self {
-        // The webserver closes connections that idle for some seconds; through a forward that is noticed only when the next
-        // question has been sent, and a mutation must not be asked twice.
+        // The webserver closes connections that idle for some seconds. Through a forward that is noticed only when the
+        // next question has been sent, and a mutation must not be asked twice.
         let http = reqwest::Client::builder().pool_max_idle_per_host(0).build();
         Self { http: http.expect("a client without options can be built"), url: url.into() }
     }

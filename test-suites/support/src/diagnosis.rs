@@ -57,18 +57,20 @@ impl Diagnosis {
                 });
             }
         }
+        let of_jobs = jobs.iter().flatten().map(ResourceExt::name_any);
+        let names: Vec<_> = of_jobs.chain(pods.iter().flatten().map(ResourceExt::name_any)).collect();
         Self {
             id: run.clone(),
             run: now.map_err(|error| chain(&error)),
             events: events.map_err(|error| chain(&error)),
-            warnings: warnings(suite, run).await,
+            warnings: warnings(suite, run, &names).await,
             jobs,
             pods,
             logs,
         }
     }
 
-    /// The events as text, with the seconds since the first; the end of a run repeats the error of its step, which is told once.
+    /// The events as text, with the seconds since the first. The end of a run repeats the error of its step; it is told once.
     fn told_events(&self) -> Result<Vec<String>, &String> {
         let events = self.events.as_ref()?;
         let mut errors = Vec::new();
@@ -109,25 +111,22 @@ where
     list.map(|list| list.items).map_err(|error| chain(&error))
 }
 
-/// What the cluster itself complains of in the run's objects, such as an image that no node has; their names contain the run's id or
-/// belong to a pod with its label, and the events have no label: so all warnings of the namespace that name the run.
-async fn warnings(suite: &Suite, run: &RunId) -> Result<Vec<String>, String> {
+/// What the cluster itself complains of in the run's objects, such as an image that no node has. Its events bear no label of the
+/// run, so they are found by the names of the objects; of those that are gone already, the worker's tells the run.
+async fn warnings(suite: &Suite, run: &RunId, names: &[String]) -> Result<Vec<String>, String> {
     let events: Api<ClusterEvent> = Api::namespaced(suite.client().clone(), suite.user_namespace());
     let list = events.list(&ListParams::default().fields("type=Warning")).await;
     let list = list.map_err(|error| chain(&error))?;
-    let of_run = |event: &ClusterEvent| {
-        event.involved_object.name.as_deref().is_some_and(|name| name.contains(run.as_str()))
-    };
-    Ok(list
-        .items
-        .into_iter()
-        .filter(of_run)
-        .map(|event| {
-            let object = event.involved_object.name.unwrap_or_default();
-            let reason = event.reason.unwrap_or_default();
-            format!("{object}: {reason}: {}", event.message.unwrap_or_default())
-        })
-        .collect())
+    Ok(list.items.into_iter().filter_map(|event| warning(event, run, names)).collect())
+}
+
+fn warning(event: ClusterEvent, run: &RunId, names: &[String]) -> Option<String> {
+    let object = event.involved_object.name?;
+    let of_run = object.contains(run.as_str()) || names.contains(&object);
+    of_run.then(|| {
+        let reason = event.reason.unwrap_or_default();
+        format!("{object}: {reason}: {}", event.message.unwrap_or_default())
+    })
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -246,6 +245,18 @@ log of dagster in dagster-run-8a1f-x, last lines:
   | two
 ---- end of run 8a1f ----"
         );
+    }
+
+    #[test]
+    fn a_warning_belongs_to_the_run_by_its_object() {
+        let run: RunId = serde_json::from_value(json!("8a1f")).unwrap();
+        let told = |object: &str| {
+            let event = json!({"metadata": {}, "involvedObject": {"name": object}, "reason": "Failed", "message": "no image"});
+            warning(serde_json::from_value(event).unwrap(), &run, &["dagster-step-1".to_owned()])
+        };
+        assert_eq!(told("dagster-run-8a1f-x").unwrap(), "dagster-run-8a1f-x: Failed: no image");
+        assert_eq!(told("dagster-step-1").unwrap(), "dagster-step-1: Failed: no image");
+        assert_eq!(told("dagster-run-77-x"), None);
     }
 
     #[test]

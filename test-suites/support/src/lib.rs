@@ -1,4 +1,4 @@
-//! What the Rust suites share: the environment contract, a Dagster client, waits on runs, pods and Jobs, and what a failed test tells.
+//! What the Rust suites share: the environment contract, a Dagster client, waits, and what a failed test tells.
 
 pub mod cluster;
 pub mod contract;

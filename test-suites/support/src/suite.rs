@@ -71,8 +71,8 @@ impl Suite {
         &self.client
     }
 
-    /// Launches a run and looks at it; when that fails, by error or by panic, says what the run, its Jobs and its pods did, and
-    /// ends the run.
+    /// Launches a run and looks at it. When that fails, by error or by panic, says what the run, its Jobs and its pods
+    /// did, and ends the run.
     ///
     /// # Errors
     /// The run cannot be launched, or the body's own.

@@ -1,7 +1,7 @@
 //! The events of a run as they happen: Dagster's subscription over a WebSocket, so that no wait on a run polls.
 //!
-//! The webserver speaks the old `graphql-ws` protocol (subscriptions-transport-ws), which no maintained Rust client does;
-//! of it, this needs three messages to send and four to read.
+//! The webserver speaks the old `graphql-ws` protocol (subscriptions-transport-ws). The Rust clients speak its successor,
+//! and of the old one this needs no more than two messages to send and four to read.
 
 use std::collections::VecDeque;
 
@@ -207,7 +207,8 @@ mod tests {
         }
     }
 
-    /// A webserver that answers each connection with its events and then cuts it; returns the cursors it was asked to go on from.
+    /// A webserver that answers each connection with its events and then cuts it; returns the cursors it was asked to
+    /// go on from.
     async fn webserver(listener: TcpListener, answers: Vec<Vec<(&str, &str)>>) -> Vec<Value> {
         let mut cursors = Vec::new();
         for events in answers {

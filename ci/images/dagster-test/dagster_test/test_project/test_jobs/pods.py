@@ -70,7 +70,7 @@ def slow_execute_k8s_op(context) -> None:
 
 def own_image(context) -> str:
     """The image that the launcher noted on the run, or that the chart tells code servers about."""
-    image = context.run.tags.get("docker/image") or os.environ.get("DAGSTER_CURRENT_IMAGE")
+    image = context.run.tags.get("dagster/image") or os.environ.get("DAGSTER_CURRENT_IMAGE")
     if not image:
         raise ValueError("nothing tells which image this run has: name one in the config of slow_execute_k8s_op")
     return image
