@@ -19,8 +19,9 @@ kubernetes_programs=(
     .
     github.com/rancher/local-path-provisioner
 )
+cni=github.com/containernetworking/plugins/plugins
 containerd_programs=(
-    ". github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 $(echo github.com/containernetworking/plugins/plugins/{ipam/host-local,main/loopback,main/ptp,meta/portmap})"
+    ". github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 $cni/ipam/host-local $cni/main/loopback $cni/main/ptp $cni/meta/portmap"
 )
 declare -A running=()
 container=
@@ -67,7 +68,10 @@ require_programs() {
     for program in docker go mmdebstrap tar sha256sum; do
         command -v "$program" >/dev/null || missing+=("$program")
     done
-    ((${#missing[@]} == 0)) || fail "the node image recipe needs ${missing[*]}: install them and put them on PATH"
+    # A Debian host has the keys, another distribution has them in a package of this name.
+    [[ -e /usr/share/keyrings/debian-archive-keyring.gpg ]] || missing+=(debian-archive-keyring)
+    ((${#missing[@]} == 0)) || fail "the node image recipe needs ${missing[*]}: install what is missing and put it on PATH"
+    docker version >/dev/null || fail "the docker command does not reach an engine: start it"
 }
 
 # pinned prints the version of a module that a go.mod of the recipe requires, which is where versions stand.
@@ -226,7 +230,7 @@ import_node_base() {
         tar --append --file "$work/node.tar" --owner=0 --group=0 --numeric-owner --mode='u=rwX,go=rX' -C "$work/node" --null --files-from -
     docker import \
         --change 'ENV container=docker PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
-        "$work/node.tar" "$RECIPE_IMAGE-base" >/dev/null
+        "$work/node.tar" "$RECIPE_IMAGE-base" >/dev/null || fail "docker could not import the root file system: look at the disk space of its engine"
     rm "$work/node.tar"
 }
 
@@ -234,7 +238,8 @@ populate_node() {
     # What is written to a mount is no part of the commit; the stop signal is, and can be set in no other way than here.
     container=$(docker run --detach --security-opt seccomp=unconfined --network none --tmpfs /run --tmpfs /tmp:exec --stop-signal SIGRTMIN+3 \
         --entrypoint sleep "$RECIPE_IMAGE-base" infinity)
-    docker exec --interactive "$container" bash -s "$1" <"$recipe/populate-node.sh"
+    docker exec --interactive "$container" bash -s "$1" <"$recipe/populate-node.sh" ||
+        fail "populate-node.sh failed in the node's base image: its lines above say why"
 }
 
 commit_node() {
@@ -242,4 +247,4 @@ commit_node() {
     docker commit --change 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]' --change 'CMD []' "$container" "$RECIPE_IMAGE" >/dev/null
 }
 
-main "$@"
+main

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs inside the node's base image: makes the images of the cluster's components from the node's own files and brings them into
 # its containerd. $1 is the Kubernetes version.
-set -euo pipefail
+set -Eeuo pipefail
 
 version=$1
 blobs=/tmp/oci/blobs/sha256
-trap 'echo "the component images could not be made: $BASH_COMMAND failed" >&2' ERR
+trap 'echo "populate-node.sh: this command failed: $BASH_COMMAND" >&2' ERR
 
 main() {
     mkdir -p "$blobs"
@@ -15,17 +15,16 @@ main() {
     make_base_layer
     make_kubernetes_layer
     make_storage_layer
-    local image program
-    for image in $(kubeadm config images list --kubernetes-version "$version"); do
+    local images image program pause
+    images=$(kubeadm config images list --kubernetes-version "$version")
+    for image in $images; do
         program=${image##*/}
         program=${program%:*}
-        if [[ $program == pause ]]; then
-            # containerd's own setting decides which pause is used, and kind's may lag behind kubeadm's.
-            add_image "$(sed -n 's/.*sandbox_image = "\(.*\)"/\1/p' /etc/containerd/config.toml)" '["/usr/bin/catatonit", "-P"]' base
-        else
-            add_image "$image" "[\"/usr/local/bin/$program\"]" base kubernetes
-        fi
+        [[ $program == pause ]] || add_image "$image" "[\"/usr/local/bin/$program\"]" base kubernetes
     done
+    # containerd's setting decides which pause is used, and the one in kind's files may lag behind kubeadm's.
+    pause=$(sed -n 's/.*sandbox_image = "\(.*\)"/\1/p' /etc/containerd/config.toml)
+    add_image "${pause:?containerd names no sandbox image}" '["/usr/bin/catatonit", "-P"]' base
     add_image k8s-test.local/pod-network:builtin '["/usr/local/bin/pod-network"]' base kubernetes
     add_image k8s-test.local/local-path-provisioner:builtin '["/usr/local/bin/local-path-provisioner"]' base storage
     add_image k8s-test.local/storage-helper:builtin '["/bin/sh"]' base
@@ -123,7 +122,7 @@ import_images() {
         fi
         sleep 0.1
     done
-    tar --create -C /tmp/oci . | ctr --namespace=k8s.io images import --label=io.cri-containerd.pinned=pinned --all-platforms --no-unpack -
+    tar --create -C /tmp/oci . | ctr --namespace=k8s.io images import --label=io.cri-containerd.pinned=pinned --all-platforms --no-unpack - >/dev/null
     ctr --namespace=k8s.io images list -q
     kill "$containerd"
     wait "$containerd" || true

@@ -1,20 +1,21 @@
 //! Removes what a run has made, or says how to reach and remove what stays.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Namespace;
 use kind_client::Kind;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 
 use crate::cli::Keep;
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, coded};
 use crate::helm::Helm;
 use crate::labels;
-use crate::ledger::{Ledger, Made, Object};
+use crate::ledger::{Ledger, Made, Object, ReleaseName};
 use crate::plan::{ClusterPlan, Plan};
 use crate::text;
 
@@ -49,6 +50,8 @@ pub fn decide(plan: &Plan, made: &Made, failed: bool) -> Decision {
     };
     let ephemeral = matches!(plan.cluster, ClusterPlan::Kind { ephemeral: true, .. });
     match &made.cluster {
+        // Nobody can use it, and the next run would have to find out whose it is.
+        Some(name) if !made.cluster_complete => Decision::DeleteCluster(name.clone()),
         _ if keep => Decision::Keep,
         Some(name) if ephemeral => Decision::DeleteCluster(name.clone()),
         _ if made.namespaces.is_empty() && made.objects.is_empty() && made.releases.is_empty() => {
@@ -60,6 +63,8 @@ pub fn decide(plan: &Plan, made: &Made, failed: bool) -> Decision {
 
 /// What removing needs.
 pub struct Remover<'a> {
+    /// The run whose objects go; absent means those of any run of ours.
+    pub run: Option<&'a str>,
     /// kind, once set-up has found it.
     pub kind: Option<&'a Kind>,
     /// helm, once there is a cluster.
@@ -89,14 +94,13 @@ pub async fn clean_up(
             Decision::RemoveObjects => remove_objects(remover, &made).await,
         }
     };
-    let left = match tokio::time::timeout(LIMIT, work).await {
-        Ok(left) => left,
-        Err(_) => vec![format!("removing did not end within {}", text::seconds(LIMIT))],
-    };
+    let left = tokio::time::timeout(LIMIT, work)
+        .await
+        .unwrap_or_else(|_| vec![format!("removing did not end within {}", text::seconds(LIMIT))]);
     if left.is_empty() {
         return Ok(());
     }
-    let again = by_hand(plan, &made);
+    let again = by_hand(plan, &made).join("`, `");
     Err(coded(
         Exit::Leftovers,
         anyhow!(
@@ -106,26 +110,40 @@ pub async fn clean_up(
     ))
 }
 
-/// The command that removes what a run has left.
+/// The commands that remove what a run has left, for a person to run.
 #[must_use]
-pub fn by_hand(plan: &Plan, made: &Made) -> String {
-    match (&made.cluster, &plan.cluster) {
-        (Some(name), ClusterPlan::Kind { ephemeral: true, .. }) => {
-            format!("cargo xtask cluster down --kind-cluster {name}")
+pub fn by_hand(plan: &Plan, made: &Made) -> Vec<String> {
+    if let (Some(name), ClusterPlan::Kind { ephemeral: true, .. }) = (&made.cluster, &plan.cluster) {
+        return vec![format!("cargo xtask cluster down --kind-cluster {name}")];
+    }
+    let outside = |namespace: &String| !made.namespaces.contains(namespace);
+    let mut commands: Vec<String> = made
+        .releases
+        .iter()
+        .filter(|release| outside(&release.namespace))
+        .map(|ReleaseName { name, namespace }| format!("helm uninstall {name} --namespace {namespace}"))
+        .collect();
+    commands.extend(made.objects.iter().map(|Object { resource, namespace, name }| {
+        let place =
+            namespace.as_ref().map_or_else(String::new, |namespace| format!(" --namespace {namespace}"));
+        format!("kubectl delete {} {name}{place}", resource.plural)
+    }));
+    match &plan.cluster {
+        _ if made.namespaces.is_empty() => {}
+        ClusterPlan::Kind { name, .. } => {
+            commands.push(format!("cargo xtask clean --run {} --kind-cluster {name}", plan.run));
         }
-        (_, ClusterPlan::Kind { name, .. }) => {
-            format!("cargo xtask clean --run {} --kind-cluster {name}", plan.run)
-        }
-        (_, ClusterPlan::Kubeconfig { .. }) => {
-            format!("kubectl delete namespace --selector {}={}", labels::RUN, plan.run)
+        ClusterPlan::Kubeconfig { .. } => {
+            commands.push(format!("kubectl delete namespace {}", made.namespaces.join(" ")));
         }
     }
+    commands
 }
 
 async fn delete_cluster(remover: &Remover<'_>, name: &str) -> Vec<String> {
     let step = remover.events.step(Phase::Cleanup, format!("delete the cluster {name}"));
     let deleted = match remover.kind {
-        Some(kind) => kind.delete(name, None).await.map_err(anyhow::Error::new),
+        Some(kind) => delete_until_gone(kind, name).await,
         None => Err(anyhow!("kind was not found")),
     };
     match deleted {
@@ -135,6 +153,20 @@ async fn delete_cluster(remover: &Remover<'_>, name: &str) -> Vec<String> {
         }
         Err(error) => vec![format!("cluster {name}: {}", crate::exit::message(&error))],
     }
+}
+
+/// Deletes a cluster until nothing of it is left: of a creation that was just ended, Docker may still be starting
+/// a node.
+pub(crate) async fn delete_until_gone(kind: &Kind, name: &str) -> Result<()> {
+    for _ in 0..5 {
+        kind.delete(name, None).await?;
+        if kind.nodes(name).await?.is_empty() {
+            return Ok(());
+        }
+    }
+    bail!(
+        "its nodes come back after each deletion; see `docker ps --filter label=io.x-k8s.kind.cluster={name}`"
+    )
 }
 
 /// Uninstalls releases first, because they may have made things outside their namespaces; then the rest. The
@@ -162,12 +194,12 @@ pub(crate) async fn remove_objects(remover: &Remover<'_>, made: &Made) -> Vec<St
         return left;
     };
     for object in made.objects.iter().rev() {
-        if let Err(error) = delete_object(client, object).await {
+        if let Err(error) = delete_object(client, object, remover.run).await {
             left.push(format!("{} {}: {error:#}", object.resource.kind, object.name));
         }
     }
     for namespace in &made.namespaces {
-        if let Err(error) = delete_namespace(client, namespace).await {
+        if let Err(error) = delete_namespace(client, namespace, remover.run).await {
             left.push(format!("namespace {namespace}: {error:#}"));
         }
     }
@@ -177,25 +209,31 @@ pub(crate) async fn remove_objects(remover: &Remover<'_>, made: &Made) -> Vec<St
     left
 }
 
-/// Deletes an object if it still is of a run of ours.
-async fn delete_object(client: &Client, object: &Object) -> Result<()> {
+/// Whether labels say that an object is of `run`, or of any run of ours where none is given.
+fn is_ours(labels: &BTreeMap<String, String>, run: Option<&str>) -> bool {
+    labels.get(labels::RUN).is_some_and(|by| run.is_none_or(|run| by == run))
+}
+
+/// Deletes an object if it is ours.
+async fn delete_object(client: &Client, object: &Object, run: Option<&str>) -> Result<()> {
     let api: Api<DynamicObject> = match &object.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &object.resource),
         None => Api::all_with(client.clone(), &object.resource),
     };
     let Some(found) = api.get_opt(&object.name).await? else { return Ok(()) };
-    if !kube::ResourceExt::labels(&found).contains_key(labels::RUN) {
+    if !is_ours(found.labels(), run) {
         return Ok(());
     }
     gone(api.delete(&object.name, &DeleteParams::default()).await)
 }
 
-/// Asks for a namespace's deletion.
-///
-/// # Errors
-/// The API refuses; that there is no such namespace is no error.
-pub async fn delete_namespace(client: &Client, name: &str) -> Result<()> {
+/// Asks for a namespace's deletion, if it is ours.
+async fn delete_namespace(client: &Client, name: &str, run: Option<&str>) -> Result<()> {
     let api: Api<Namespace> = Api::all(client.clone());
+    let Some(found) = api.get_opt(name).await? else { return Ok(()) };
+    if !is_ours(found.labels(), run) {
+        return Ok(());
+    }
     gone(api.delete(name, &DeleteParams::background()).await)
 }
 
@@ -223,7 +261,7 @@ async fn keep(remover: &Remover<'_>, plan: &Plan, made: &Made) -> Vec<String> {
     for namespace in &made.namespaces {
         lines.push(format!("reach it:  kubectl --kubeconfig {kubeconfig} --namespace {namespace} get pods"));
     }
-    lines.push(format!("remove it: {}", by_hand(plan, made)));
+    lines.extend(by_hand(plan, made).into_iter().map(|command| format!("remove it: {command}")));
     for line in lines {
         remover.events.note(line);
     }
@@ -259,6 +297,7 @@ mod tests {
 
     fn made(cluster: bool, namespaces: bool) -> Made {
         Made {
+            cluster_complete: true,
             cluster: cluster.then(|| "k8s-test".to_owned()),
             namespaces: if namespaces { vec!["dagster-test-3fcd70".to_owned()] } else { Vec::new() },
             ..Made::default()
@@ -270,6 +309,36 @@ mod tests {
         let gone = Decision::DeleteCluster("k8s-test".to_owned());
         assert_eq!(decide(&plan(Keep::Never, true), &made(true, true), false), gone);
         assert_eq!(decide(&plan(Keep::Never, true), &made(true, false), true), gone);
+    }
+
+    #[test]
+    fn a_half_made_cluster_goes_whatever_was_asked_for() {
+        let half = Made { cluster_complete: false, ..made(true, false) };
+        let gone = Decision::DeleteCluster("k8s-test".to_owned());
+        assert_eq!(decide(&plan(Keep::Never, false), &half, true), gone);
+        assert_eq!(decide(&plan(Keep::Always, false), &half, true), gone);
+    }
+
+    #[test]
+    fn what_another_run_has_taken_over_is_left_to_it() {
+        let labels = |run: &str| BTreeMap::from([(labels::RUN.to_owned(), run.to_owned())]);
+        assert!(is_ours(&labels("a"), Some("a")));
+        assert!(!is_ours(&labels("b"), Some("a")));
+        assert!(is_ours(&labels("b"), None));
+        assert!(!is_ours(&BTreeMap::new(), None));
+    }
+
+    #[test]
+    fn the_commands_by_hand_name_everything_that_was_made() {
+        let mut made = self::made(false, true);
+        made.releases.push(ReleaseName { name: "dagster".to_owned(), namespace: "mine".to_owned() });
+        let local = by_hand(&plan(Keep::Never, false), &made);
+        assert_eq!(
+            local,
+            ["helm uninstall dagster --namespace mine", "cargo xtask clean --run r --kind-cluster k8s-test"]
+        );
+        let gone = by_hand(&plan(Keep::Never, true), &self::made(true, true));
+        assert_eq!(gone, ["cargo xtask cluster down --kind-cluster k8s-test"]);
     }
 
     #[test]

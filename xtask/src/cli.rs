@@ -51,7 +51,7 @@ pub struct K8sTest {
     /// Leave everything in place at the end, as --keep always
     #[arg(long, conflicts_with = "keep")]
     pub no_cleanup: bool,
-    /// Variants to run: names from suite.yaml; none means `default`
+    /// Variants to run: names from suite.yaml, or `all`; none means `default`
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub variant: Vec<String>,
     /// Tests that run at the same time; default: the number of processors

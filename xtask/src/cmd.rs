@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
@@ -20,6 +20,8 @@ use crate::text;
 
 /// Lines of a failed program's output that its error repeats.
 const TAIL_LINES: usize = 25;
+/// How long outputs are read on after a program's end.
+const LINGER: Duration = Duration::from_secs(1);
 /// A longer line is taken for several.
 const LINE_MAX: u64 = 1 << 20;
 /// How long an ended process group may take before it is killed.
@@ -37,7 +39,21 @@ pub struct Run<'a> {
     deadline: Duration,
     stdin: Option<Vec<u8>>,
     on_line: Option<OnLine<'a>>,
+    grace: Duration,
+    keep_stdout: bool,
 }
+
+/// A program that did not end by its deadline and was ended.
+#[derive(Debug)]
+pub struct TimedOut(String);
+
+impl std::fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TimedOut {}
 
 /// What a program left.
 #[derive(Debug)]
@@ -57,7 +73,15 @@ impl<'a> Run<'a> {
     pub fn new(cmd: xshell::Cmd<'_>, deadline: Duration) -> Run<'a> {
         let shown = cmd.to_string();
         let command: std::process::Command = cmd.into();
-        Run { command: command.into(), shown, deadline, stdin: None, on_line: None }
+        Run {
+            command: command.into(),
+            shown,
+            deadline,
+            stdin: None,
+            on_line: None,
+            grace: GRACE,
+            keep_stdout: true,
+        }
     }
 
     /// Sets an environment variable.
@@ -71,6 +95,20 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// How long it may take to end when it is ended early; package managers must not be killed half-way.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Leaves standard output to `on_line`, instead of holding all of it in memory.
+    #[must_use]
+    pub fn forget_stdout(mut self) -> Self {
+        self.keep_stdout = false;
         self
     }
 
@@ -88,6 +126,7 @@ impl<'a> Run<'a> {
     pub async fn output(mut self) -> Result<Output> {
         let mut child = Group::spawn(&mut self.command, self.stdin.is_some())
             .map_err(|error| not_started(&self.shown, error))?;
+        child.grace = self.grace;
         let stdin = child.child.stdin.take();
         let stdout = child.child.stdout.take().context("standard output was not captured")?;
         let stderr = child.child.stderr.take().context("standard error was not captured")?;
@@ -113,7 +152,7 @@ impl<'a> Run<'a> {
                 if let Some(f) = &mut on_line {
                     f(&line);
                 }
-                if is_stdout {
+                if is_stdout && self.keep_stdout {
                     out.push_str(&line);
                     out.push('\n');
                 }
@@ -121,23 +160,30 @@ impl<'a> Run<'a> {
             }
         };
         let ended = tokio::time::timeout(self.deadline, async {
-            tokio::join!(feed, read);
-            child.child.wait().await
+            let streams = async { tokio::join!(feed, read) };
+            tokio::pin!(streams);
+            let process = &mut child.child;
+            tokio::select! {
+                _ = &mut streams => (process.wait().await, false),
+                status = process.wait() => {
+                    // What it left running may hold its outputs open for ever.
+                    (status, tokio::time::timeout(LINGER, &mut streams).await.is_err())
+                }
+            }
         })
         .await;
         match ended {
-            Ok(status) => {
+            Ok((status, lingers)) => {
                 let status = status.with_context(|| format!("wait for `{}`", self.shown))?;
-                child.disarm();
+                if !lingers {
+                    child.disarm();
+                }
                 Ok(Output { status, stdout: out, tail: tail.text(), shown: self.shown })
             }
             Err(_) => {
-                bail!(
-                    "`{}` did not end within {}{}",
-                    self.shown,
-                    text::seconds(self.deadline),
-                    quoted(&tail.text())
-                )
+                let limit = text::seconds(self.deadline);
+                let text = format!("`{}` did not end within {limit}{}", self.shown, quoted(&tail.text()));
+                Err(TimedOut(text).into())
             }
         }
     }
@@ -186,6 +232,7 @@ pub struct Group {
     /// The child itself.
     pub child: Child,
     group: Option<Pid>,
+    grace: Duration,
 }
 
 impl Group {
@@ -201,7 +248,7 @@ impl Group {
             .process_group(0)
             .spawn()?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Ok(Group { child, group })
+        Ok(Group { child, group, grace: GRACE })
     }
 
     /// The group has ended by itself; leave it alone (its number may be another's soon).
@@ -216,8 +263,9 @@ impl Drop for Group {
         if killpg(group, Signal::SIGTERM).is_err() {
             return;
         }
+        let grace = self.grace;
         let reaper = std::thread::spawn(move || {
-            let deadline = Instant::now() + GRACE;
+            let deadline = Instant::now() + grace;
             // Nobody tells us when a group is empty, so look until it is.
             while Instant::now() < deadline && killpg(group, None).is_ok() {
                 std::thread::sleep(Duration::from_millis(20));
@@ -328,6 +376,17 @@ mod tests {
             nix::sys::signal::kill(pid, None).is_err() || state.contains(") Z ")
         };
         assert!((0..200).any(gone), "the grandchild {pid} is alive");
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_running_is_ended_and_not_waited_for() {
+        let sh = Shell::new().unwrap();
+        let script = "sleep 600 & echo done";
+        let start = Instant::now();
+        let output = Run::new(cmd!(sh, "sh -c {script}"), SOON).success().await.unwrap();
+        assert_eq!(output.stdout, "done\n");
+        assert!(start.elapsed() < SOON / 2);
+        reap();
     }
 
     #[tokio::test]

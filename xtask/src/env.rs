@@ -12,6 +12,8 @@ pub const CACHE_DIR: &str = "K8S_TEST_CACHE_DIR";
 pub const LOG: &str = "K8S_TEST_LOG";
 /// The base of user caches by the XDG specification; default `~/.cache`.
 pub const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+/// A Docker Engine elsewhere, as Docker's client reads it.
+pub const DOCKER_HOST: &str = "DOCKER_HOST";
 /// The user's home.
 pub const HOME: &str = "HOME";
 /// The cargo that runs us, set by cargo.
@@ -56,6 +58,8 @@ pub struct Env {
     pub kubeconfig: Option<Utf8PathBuf>,
     /// Where tools and build outputs are kept between runs.
     pub cache: Utf8PathBuf,
+    /// The Docker Engine that the user has named.
+    pub docker_host: Option<String>,
     /// The filter for the engine's own diagnostics.
     pub log: Option<String>,
     /// The cargo to build tests with.
@@ -88,6 +92,7 @@ impl Env {
                 .and_then(|list| list.split(':').find(|path| !path.is_empty()).map(Utf8PathBuf::from))
                 .or_else(|| get(HOME).map(|_| home.join(".kube/config"))),
             cache,
+            docker_host: get(DOCKER_HOST),
             log: get(LOG),
             cargo: get(CARGO).unwrap_or_else(|| "cargo".to_owned()),
             color: get(NO_COLOR).is_none(),

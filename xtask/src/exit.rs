@@ -98,6 +98,8 @@ impl<T, E: Into<anyhow::Error>> ExitWith<T> for Result<T, E> {
 /// An error that ends the program with `exit`.
 #[must_use]
 pub fn coded(exit: Exit, error: anyhow::Error) -> anyhow::Error {
+    let nearest = error.chain().filter_map(|e| e.downcast_ref::<Coded>()).last();
+    let exit = nearest.map_or(exit, |nearest| nearest.exit);
     anyhow::Error::new(Coded { exit, error })
 }
 
@@ -138,6 +140,12 @@ mod tests {
             .unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
         assert_eq!(message(&error), "install release dagster\n  caused by: no such chart");
+    }
+
+    #[test]
+    fn classifying_twice_in_a_row_keeps_the_first() {
+        let error = coded(Exit::NotReady, coded(Exit::Usage, anyhow!("x")));
+        assert_eq!(Exit::of(&error), Exit::Usage);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{fail, labels};
 
 /// Applies all fixtures of `suite`; gives how many objects they hold.
 ///
-/// An object that somebody else made stays theirs: it is brought to the wanted state, but never deleted.
+/// An object that somebody else or another run made stays theirs: it is brought to the wanted state, but never deleted.
 ///
 /// # Errors
 /// A manifest cannot be read or rendered (exit 2), or the API refuses an object (exit 3).
@@ -57,7 +57,7 @@ pub async fn apply(
                     .await
                     .with_context(|| what.clone())
                     .or_exit(Exit::Environment)?;
-                present.is_some_and(|present| !present.labels().contains_key(labels::RUN))
+                present.is_some_and(|present| present.labels().get(labels::RUN).is_none_or(|by| by != run))
             };
             if !theirs {
                 object.labels_mut().extend(labels::of(run, &suite.name, &suite.variant));
@@ -71,7 +71,8 @@ pub async fn apply(
                     });
                 }
             }
-            let params = PatchParams::apply(labels::FIELD_MANAGER).force();
+            // A manager of the run's own: one shared by runs would take another run's labels away.
+            let params = PatchParams::apply(&labels::field_manager(run)).force();
             api.patch(&object.name_any(), &params, &Patch::Apply(&object))
                 .await
                 .with_context(|| format!("apply {what}"))

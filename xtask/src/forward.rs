@@ -140,9 +140,11 @@ impl Target {
             ready.max_by_key(|pod| pod.creation_timestamp()).map(ResourceExt::name_any)
         };
         watch::until(self.pods.clone(), config, hold, newest_ready).await.map_err(|late| {
-            anyhow!(NoPod(match late.objects.len() {
-                0 => format!("no pod matches the selector {}", self.selector),
-                n => format!(
+            anyhow!(NoPod(match (late.objects.len(), late.error) {
+                (_, Some(error)) =>
+                    format!("the pods of the selector {} cannot be watched: {error}", self.selector),
+                (0, None) => format!("no pod matches the selector {}", self.selector),
+                (n, None) => format!(
                     "none of the {n} pods of the selector {} was ready within {} s",
                     self.selector,
                     HOLD.as_secs()
@@ -167,7 +169,11 @@ fn is_ready(pod: &Pod) -> bool {
 
 /// Repeats the probes until each holds.
 async fn prove(url: &str, spec: &Spec, progress: impl Fn(String)) -> Result<()> {
-    let http = reqwest::Client::builder().timeout(Duration::from_secs(30)).no_proxy().build()?;
+    let http = reqwest::Client::builder()
+        .timeout(Duration::from_secs(30))
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .build()?;
     let deadline = Instant::now() + spec.timeout;
     for probe in &spec.probes {
         loop {

@@ -89,11 +89,13 @@ impl Helm {
         let values = value_flags(install.values);
         let sh = Shell::new()?;
         let program = &self.program;
+        let seconds = deadline.as_secs().max(1).to_string();
         let command = cmd!(
             sh,
-            "{program} upgrade --install {name} {chart} --namespace {namespace} --output json {values...} {args...}"
+            "{program} upgrade --install {name} {chart} --namespace {namespace} --timeout {seconds}s --output json {values...} {args...}"
         );
-        let output = self.run(command, deadline).success().await?;
+        // Helm counts its hooks' time itself and says which one hangs; the rest is for its end.
+        let output = self.run(command, deadline + Duration::from_secs(30)).success().await?;
         let release: Release = serde_json::from_str(&output.stdout)
             .with_context(|| format!("understand helm's answer on the release {name}"))?;
         Ok(release.manifest)
@@ -135,7 +137,8 @@ impl Helm {
         let sh = Shell::new()?;
         let program = &self.program;
         let command = cmd!(sh, "{program} uninstall {name} --namespace {namespace} --ignore-not-found");
-        self.run(command, Duration::from_secs(120)).success().await?;
+        // Hooks may hang; what else is to be removed must have its turn.
+        self.run(command, Duration::from_secs(45)).success().await?;
         Ok(())
     }
 

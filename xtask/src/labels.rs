@@ -14,8 +14,12 @@ pub const VARIANT: &str = "k8s-test.local/variant";
 pub const CONFIG: &str = "k8s-test.local/config";
 /// Annotation: when an object may be removed by anybody (RFC 3339).
 pub const EXPIRES: &str = "k8s-test.local/expires";
-/// The field manager of our server-side applies.
-pub const FIELD_MANAGER: &str = "k8s-test";
+
+/// The field manager of a run's server-side applies.
+#[must_use]
+pub fn field_manager(run: &str) -> String {
+    format!("k8s-test/{run}")
+}
 
 /// The labels of an object that a run makes for a variant of a suite.
 #[must_use]

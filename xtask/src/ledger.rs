@@ -13,6 +13,8 @@ pub struct Ledger(Arc<Mutex<Made>>);
 pub struct Made {
     /// The Kind cluster that this run creates.
     pub cluster: Option<String>,
+    /// Whether that cluster is complete; one that is not is of use to nobody.
+    pub cluster_complete: bool,
     /// Namespaces.
     pub namespaces: Vec<String>,
     /// Objects that do not go with one of our namespaces.

@@ -79,12 +79,12 @@ async fn create(
             },
             ..Namespace::default()
         };
+        ledger.record(|made| made.namespaces.push(name.clone()));
         match api.create(&PostParams::default(), &namespace).await {
-            Ok(_) => {
-                ledger.record(|made| made.namespaces.push(name.clone()));
-                return Ok(name);
+            Ok(_) => return Ok(name),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                ledger.record(|made| made.namespaces.retain(|noted| *noted != name));
             }
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
             Err(error) => return Err(error).with_context(|| format!("make the namespace {name}")),
         }
     }

@@ -19,7 +19,7 @@ use crate::ledger::Ledger;
 use crate::namespaces::{self, Namespaces};
 use crate::plan::{ClusterPlan, Plan};
 use crate::setup::{self, Machine, Mend};
-use crate::suites::{self, Compiled, Given, Runner};
+use crate::suites::{self, Given, Runner, Test};
 use crate::template::{Facts, ImageFacts, RunFacts};
 use crate::{fixtures, forward, ready, release, text};
 
@@ -125,10 +125,13 @@ impl Session {
                     named: *named,
                     config,
                     image,
+                    lock: cluster::kind::lock_file(&self.env.cache, name),
                     kubeconfig: own.to_owned(),
                 };
                 let creating = || self.ledger.record(|made| made.cluster = Some(name.clone()));
-                cluster::kind::ensure(&kind, &wanted, &self.events, creating).await?
+                let cluster = cluster::kind::ensure(&kind, &wanted, &self.events, creating).await?;
+                self.ledger.record(|made| made.cluster_complete = true);
+                cluster
             }
         };
         self.find(|found| {
@@ -154,18 +157,18 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     let machine = session.machine(plan.setup).await?;
     let kubeconfig = plan.output.join("kubeconfig");
     let maker = session.maker(&machine, plan.setup);
-    let (cluster, built, compiled) = tokio::try_join!(
+    let (cluster, built, selected) = tokio::try_join!(
         session.cluster(&machine, &plan.cluster, &kubeconfig, plan.setup),
         images::make(&maker, &session.images, &plan.images),
-        suites::compile::compile(&session.env.cargo, &session.workspace.root, &plan.suites, &session.events),
+        select(session, plan),
     )?;
     session.find(|found| found.images = built.clone());
     let held = deliver(session, plan, &cluster, &built).await?;
-    let deployed = Deployed { cluster: &cluster, held: &held, built: &built, compiled: &compiled };
+    let deployed = Deployed { cluster: &cluster, held: &held, built: &built };
     let mut results = Vec::new();
     let mut failure = None;
-    for suite in &plan.suites {
-        match run_suite(session, plan, deployed, suite).await {
+    for (suite, tests) in plan.suites.iter().zip(&selected).filter(|(_, tests)| !tests.is_empty()) {
+        match run_suite(session, plan, deployed, suite, tests).await {
             Ok(tests) => results.extend(tests),
             Err(error) => {
                 let error = error.context(format!("suite {}", suite.id()));
@@ -200,13 +203,19 @@ async fn deliver(
     Ok(delivery.held)
 }
 
+/// Builds the tests and selects those to run, before anything is deployed for them.
+async fn select(session: &Session, plan: &Plan) -> Result<Vec<Vec<Test>>> {
+    let (cargo, root) = (&session.env.cargo, &session.workspace.root);
+    let compiled = suites::compile::compile(cargo, root, &plan.suites, &session.events).await?;
+    suites::select(&plan.suites, &compiled, &plan.filters).await
+}
+
 /// What all suites of a run share.
 #[derive(Clone, Copy)]
 struct Deployed<'a> {
     cluster: &'a Cluster,
     held: &'a Inventory,
     built: &'a BTreeMap<String, Built>,
-    compiled: &'a Compiled,
 }
 
 async fn run_suite(
@@ -214,8 +223,9 @@ async fn run_suite(
     plan: &Plan,
     deployed: Deployed<'_>,
     suite: &Suite,
+    tests: &[Test],
 ) -> Result<Vec<TestResult>> {
-    let Deployed { cluster, held, built, compiled } = deployed;
+    let Deployed { cluster, held, built } = deployed;
     let Session { events, ledger, .. } = session;
     let client = &cluster.client;
     let folder = plan.output.join(&suite.name).join(&suite.variant);
@@ -250,8 +260,8 @@ async fn run_suite(
     };
     let environment = suites::environment(suite, given);
     let logs = folder.join("logs");
-    let runner = Runner { filters: &plan.filters, jobs: plan.jobs, logs: &logs, events };
-    suites::run(runner, suite, compiled, &environment).await
+    let runner = Runner { jobs: plan.jobs, logs: &logs, events };
+    suites::run(runner, suite, tests, &environment).await
 }
 
 async fn fixtures_of(

@@ -27,6 +27,9 @@ pub async fn connect(
             "the kubeconfig {file} does not exist; give another by --kubeconfig or KUBECONFIG"
         );
     }
+    if file.canonicalize().ok() == own.canonicalize().ok() {
+        fail!(Exit::Usage, "the run's own kubeconfig {own} would overwrite {file}; give another --output");
+    }
     let kubeconfig = Kubeconfig::read_from(file).map_err(|error| {
         coded(Exit::Usage, anyhow::Error::new(error).context(format!("read the kubeconfig {file}")))
     })?;
@@ -44,7 +47,7 @@ pub async fn connect(
         .map_err(|error| refused(error, &name, &server))
         .or_exit(Exit::Environment)?;
     let nodes = kind_nodes(&client, kind).await?;
-    Ok(Cluster { name, kubeconfig: own.to_owned(), client, nodes, made: false })
+    Ok(Cluster { name, kubeconfig: own.to_owned(), client, nodes })
 }
 
 /// The kubeconfig with one context, which is the current one.
@@ -148,6 +151,19 @@ users:
         let error = only(kubeconfig(), Some("tow"), "f".into()).unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
         assert_eq!(error.to_string(), "f has no context `tow`; did you mean `two`?");
+    }
+
+    #[test]
+    fn refused_credentials_and_missing_rights_are_told_apart() {
+        let status = |code: u16| {
+            let text = format!(
+                r#"{{"kind": "Status", "status": "Failure", "reason": "x", "message": "no", "code": {code}}}"#
+            );
+            kube::Error::Api(serde_json::from_str(&text).unwrap())
+        };
+        let text = |code| refused(status(code), "mine", "https://10.0.0.1").to_string();
+        assert!(text(401).contains("refuses its credentials: no; log in again"), "{}", text(401));
+        assert!(text(403).contains("may not list namespaces"), "{}", text(403));
     }
 
     #[tokio::test]

@@ -1,9 +1,11 @@
 //! A Kind cluster: created, or reused after a look at what it was made from.
 
+use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
+use futures::future::try_join_all;
 use kind_client::{Address, CreateOptions, Kind, Node, Step, config};
 use kube::Client;
 use kube::config::Kubeconfig;
@@ -17,6 +19,9 @@ use crate::{fail, labels, text};
 /// How long the API server of a node that was just started may take.
 const API_ANSWERS: Duration = Duration::from_secs(90);
 
+/// How long another run may take to make the cluster.
+const LOCKED: Duration = Duration::from_secs(600);
+
 /// A cluster that is wanted.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -28,6 +33,8 @@ pub struct Wanted {
     pub config: config::Cluster,
     /// The node image's reference.
     pub image: String,
+    /// The file that is locked while the cluster is looked at or made.
+    pub lock: Utf8PathBuf,
     /// Where the run keeps its kubeconfig.
     pub kubeconfig: Utf8PathBuf,
 }
@@ -80,11 +87,13 @@ async fn ensure_coded(
 ) -> Result<Cluster> {
     let name = &wanted.name;
     let origin = Origin { image: wanted.image.clone(), config: wanted.config.to_yaml() };
-    if kind.clusters().await?.contains(name) {
-        let nodes = kind.nodes(name).await?;
-        if let Some(cluster) = reuse(kind, wanted, &origin, nodes, events).await? {
-            return Ok(cluster);
-        }
+    // Two runs that start at once must not take each other's cluster for one that was left half made.
+    let _lock = lock(&wanted.lock, events).await?;
+    let nodes = kind_nodes(kind, name).await?;
+    if !nodes.is_empty()
+        && let Some(cluster) = reuse(kind, wanted, &origin, nodes, events).await?
+    {
+        return Ok(cluster);
     }
     let step = events.step(Phase::Cluster, format!("create {name}"));
     creating();
@@ -111,11 +120,57 @@ async fn ensure_coded(
         })
         .await?;
     step.progress("wait for the nodes");
-    let cluster = connect(kind, wanted, true).await?;
+    let nodes = kind_nodes(kind, name).await?;
+    let cluster = connect(kind, wanted, nodes).await?;
     nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
     remember(&cluster.nodes, &origin).await?;
     step.done(format!("{}, all Ready", text::count(cluster.nodes.len(), "node")));
     Ok(cluster)
+}
+
+/// The cluster's Kubernetes nodes: not the load balancer that kind puts before several control planes.
+async fn kind_nodes(kind: &Kind, name: &str) -> Result<Vec<Node>> {
+    let mut nodes = kind.nodes(name).await?;
+    nodes.retain(|node| !node.name().ends_with("-external-load-balancer"));
+    Ok(nodes)
+}
+
+/// The file that is locked while a cluster is looked at or made.
+#[must_use]
+pub fn lock_file(cache: &Utf8Path, name: &str) -> Utf8PathBuf {
+    cache.join("clusters").join(format!("{name}.lock"))
+}
+
+/// Whether another run looks at or makes the cluster at this moment.
+#[must_use]
+pub fn is_locked(cache: &Utf8Path, name: &str) -> bool {
+    File::open(lock_file(cache, name)).is_ok_and(|file| file.try_lock().is_err())
+}
+
+/// Waits until no other run of this machine looks at or makes the cluster; the kernel gives the lock back when we end.
+async fn lock(path: &Utf8Path, events: &Events) -> Result<File> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;
+    }
+    let file = File::create(path).with_context(|| format!("write {path}"))?;
+    if file.try_lock().is_ok() {
+        return Ok(file);
+    }
+    let step = events.step(Phase::Cluster, "wait for another run that makes this cluster");
+    let deadline = tokio::time::Instant::now() + LOCKED;
+    // A blocking lock could not be given up at a signal.
+    while file.try_lock().is_err() {
+        if tokio::time::Instant::now() > deadline {
+            fail!(
+                Exit::Environment,
+                "another run has been making the cluster for {}; end it, or name another cluster by --kind-cluster",
+                text::seconds(LOCKED)
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    step.done("");
+    Ok(file)
 }
 
 /// Reuses an existing cluster; nothing where it was one that we had begun to make, which is removed.
@@ -128,15 +183,16 @@ async fn reuse(
 ) -> Result<Option<Cluster>> {
     let name = &wanted.name;
     let step = events.step(Phase::Cluster, format!("reuse {name}"));
-    let mut started = 0;
-    for node in &nodes {
-        if !node.is_running().await? {
-            step.progress(format!("start the stopped node {}", node.name()));
-            node.start().await?;
-            started += 1;
-        }
+    let running = try_join_all(nodes.iter().map(Node::is_running)).await?;
+    let stopped = || nodes.iter().zip(&running).filter(|(_, running)| !**running).map(|(node, _)| node);
+    for node in stopped() {
+        step.progress(format!("start the stopped node {}", node.name()));
+        node.start().await?;
     }
-    match owner(&nodes).await? {
+    let started = stopped().count();
+    // Whose it is decides, but asking for the kubeconfig meanwhile costs nothing.
+    let (owner, cluster) = tokio::join!(owner(&nodes), connect(kind, wanted, nodes.clone()));
+    match owner? {
         Owner::HalfMade => {
             step.progress("it was left half made; remove it");
             kind.delete(name, None).await?;
@@ -161,8 +217,9 @@ async fn reuse(
             ));
         }
         Owner::Ours(remembered) => {
-            let had: Option<Origin> = serde_yaml::from_str(&remembered).ok();
-            let differences = had.map_or_else(Vec::new, |had| had.differences(origin));
+            let had: Result<Origin, _> = serde_yaml::from_str(&remembered);
+            let unread = |_| vec![format!("what it was made from cannot be read from {}", drift::PATH)];
+            let differences = had.map_or_else(unread, |had| had.differences(origin));
             if !differences.is_empty() {
                 fail!(
                     Exit::Environment,
@@ -172,7 +229,7 @@ async fn reuse(
             }
         }
     }
-    let cluster = connect(kind, wanted, false).await?;
+    let cluster = cluster?;
     answers(&cluster.client, name, started > 0).await?;
     nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
     let restarted =
@@ -181,14 +238,14 @@ async fn reuse(
     Ok(Some(cluster))
 }
 
-async fn connect(kind: &Kind, wanted: &Wanted, made: bool) -> Result<Cluster> {
+async fn connect(kind: &Kind, wanted: &Wanted, nodes: Vec<Node>) -> Result<Cluster> {
     let name = &wanted.name;
-    let (text, nodes) = tokio::try_join!(kind.kubeconfig(name, Address::External), kind.nodes(name))?;
+    let text = kind.kubeconfig(name, Address::External).await?;
     write_private(&wanted.kubeconfig, &text)?;
     let kubeconfig =
         Kubeconfig::from_yaml(&text).with_context(|| format!("read kind's kubeconfig of {name}"))?;
     let client = client(kubeconfig, None).await?;
-    Ok(Cluster { name: name.clone(), kubeconfig: wanted.kubeconfig.clone(), client, nodes, made })
+    Ok(Cluster { name: name.clone(), kubeconfig: wanted.kubeconfig.clone(), client, nodes })
 }
 
 /// Waits until the API server answers: at once where the node was running, later where it was just started.
@@ -212,7 +269,9 @@ async fn answers(client: &Client, name: &str, started: bool) -> Result<()> {
 async fn remember(nodes: &[Node], origin: &Origin) -> Result<()> {
     let Some(first) = nodes.iter().min_by_key(|node| node.name().to_owned()) else { return Ok(()) };
     let text = serde_yaml::to_string(origin)?;
-    first.exec(["tee", drift::PATH]).stdin(text.as_bytes()).ensure_success().await?;
+    // Whole or not at all: an empty one would say that the cluster is somebody else's.
+    let script = format!("cat > {0}.new && mv {0}.new {0}", drift::PATH);
+    first.exec(["sh", "-c", &script]).stdin(text.as_bytes()).ensure_success().await?;
     Ok(())
 }
 

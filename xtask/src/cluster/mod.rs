@@ -32,12 +32,10 @@ pub struct Cluster {
     pub client: Client,
     /// Its nodes' containers, where it is one of kind's on this machine.
     pub nodes: Vec<kind_client::Node>,
-    /// Whether this run made it.
-    pub made: bool,
 }
 
 /// A client for a kubeconfig's text and context.
-async fn client(kubeconfig: Kubeconfig, context: Option<&str>) -> Result<Client> {
+pub(crate) async fn client(kubeconfig: Kubeconfig, context: Option<&str>) -> Result<Client> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
     config.connect_timeout = Some(Duration::from_secs(10));

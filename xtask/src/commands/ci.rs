@@ -14,7 +14,7 @@ use crate::config::suite::DEFAULT_VARIANT;
 use crate::env::Env;
 use crate::exit::{Exit, ExitWith, coded};
 use crate::helm::Helm;
-use crate::plan::Files;
+use crate::plan::{ALL_VARIANTS, Files};
 use crate::text;
 
 /// A first build on a slow machine.
@@ -30,8 +30,9 @@ pub(super) async fn run(args: &Ci, env: &Env) -> Result<Exit> {
         println!("\n{} passed, {} failed", counts.passed, counts.failed);
         return Ok(if counts.failed > 0 { Exit::TestsFailed } else { Exit::Passed });
     }
-    let (exit, verdict) = super::k8s_test::run_counted(&K8sTest::default(), env).await?;
-    if matches!(exit, Exit::Interrupted(_)) {
+    let all = K8sTest { variant: vec![ALL_VARIANTS.to_owned()], ..K8sTest::default() };
+    let (exit, verdict) = super::k8s_test::run_counted(&all, env).await?;
+    if !matches!(exit, Exit::Passed | Exit::TestsFailed) {
         return Ok(exit);
     }
     let client = tokio::select! {
@@ -101,6 +102,13 @@ async fn real_tools(env: &Env) -> Result<Counts> {
     let counts = count(&output.stdout);
     if !output.status.success() {
         println!("{}", output.stdout);
+        if counts.failed == 0 {
+            // It did not even come to a verdict: not built, or ended by a signal.
+            return Err(coded(
+                Exit::TestsFailed,
+                output.into_error().context("kind-client against kind itself"),
+            ));
+        }
     }
     report("kind-client", start, &format!("{} passed, {} failed", counts.passed, counts.failed));
     Ok(counts)

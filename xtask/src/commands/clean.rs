@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kind_client::{Address, Kind};
 use kube::api::{DynamicObject, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::Kubeconfig;
 use kube::discovery::{Discovery, Scope, verbs};
-use kube::{Api, Client, Config, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 
 use crate::cleanup::{self, Remover};
 use crate::cli::Clean;
@@ -51,6 +51,12 @@ pub(super) async fn run(args: &Clean, env: &Env) -> Result<Exit> {
         if owner == Owner::Foreign && args.kind_cluster.is_none() {
             continue;
         }
+        if owner == Owner::HalfMade && kind::is_locked(&session.env.cache, name) {
+            session
+                .events
+                .note(format!("the Kind cluster {name} is being made by another run; it is left alone"));
+            continue;
+        }
         // The name that local runs share is kept for reuse; others were meant to go with their run.
         let whole =
             owner != Owner::Foreign && (args.all || (owner == Owner::HalfMade && name != DEFAULT_CLUSTER));
@@ -82,9 +88,7 @@ async fn clean_cluster(
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), &text)?;
     let path = camino::Utf8Path::from_path(file.path()).unwrap_or(camino::Utf8Path::new("/dev/null"));
-    let config =
-        Config::from_custom_kubeconfig(Kubeconfig::from_yaml(&text)?, &KubeConfigOptions::default()).await?;
-    let client = Client::try_from(config)?;
+    let client = crate::cluster::client(Kubeconfig::from_yaml(&text)?, None).await?;
     let helm = Helm { program: helm.to_owned(), kubeconfig: path.to_owned() };
 
     let made = leftovers(args, &client, &helm).await.or_exit(Exit::Environment)?;
@@ -95,8 +99,13 @@ async fn clean_cluster(
         println!("{name}: {} {}", object.resource.kind, object.name);
     }
     if !args.dry_run && !made.is_empty() {
-        let remover =
-            Remover { kind: Some(kind), helm: Some(&helm), client: Some(&client), events: &session.events };
+        let remover = Remover {
+            run: args.run.as_deref(),
+            kind: Some(kind),
+            helm: Some(&helm),
+            client: Some(&client),
+            events: &session.events,
+        };
         let left = cleanup::remove_objects(&remover, &made).await;
         if !left.is_empty() {
             fail!(

@@ -8,8 +8,10 @@ use crate::cluster::kind::{self, Owner};
 use crate::env::Env;
 use crate::events::Phase;
 use crate::exit::{Exit, ExitWith};
-use crate::fail;
+use crate::ledger::Made;
+use crate::pipeline::Session;
 use crate::plan::{ClusterPlan, DEFAULT_CLUSTER};
+use crate::{cleanup, fail};
 
 pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
     let session = super::session(env, None)?;
@@ -20,8 +22,19 @@ pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
             let flags = ClusterArgs { kind_cluster: Some(name(args)), ..ClusterArgs::default() };
             let plan = ClusterPlan::resolve(&flags, env, "")?;
             let own = session.workspace.runs().join("clusters").join(format!("{}.kubeconfig", name(args)));
-            let cluster = session.cluster(&machine, &plan, &own, true).await?;
-            println!("export KUBECONFIG={}", cluster.kubeconfig);
+            let mut signals = super::Signals::listen()?;
+            let made = tokio::select! {
+                cluster = session.cluster(&machine, &plan, &own, true) => cluster,
+                signal = signals.next() => {
+                    tokio::task::spawn_blocking(crate::cmd::reap).await?;
+                    remove_half_made(&session, &kind).await?;
+                    return Ok(Exit::Interrupted(signal));
+                }
+            };
+            if made.is_err() {
+                remove_half_made(&session, &kind).await?;
+            }
+            println!("export KUBECONFIG={}", made?.kubeconfig);
         }
         Cluster::Down(args) => {
             let name = name(args);
@@ -41,6 +54,15 @@ pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
         }
     }
     Ok(Exit::Passed)
+}
+
+async fn remove_half_made(session: &Session, kind: &Kind) -> Result<()> {
+    match session.ledger.made() {
+        Made { cluster: Some(name), cluster_complete: false, .. } => {
+            cleanup::delete_until_gone(kind, &name).await.or_exit(Exit::Leftovers)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn name(args: &crate::cli::ClusterName) -> String {

@@ -37,7 +37,12 @@ pub(super) async fn run_counted(args: &K8sTest, env: &Env) -> Result<(Exit, Verd
         return Ok((Exit::Passed, Verdict::of(&[], 0, None)));
     }
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-    let plan = Plan::resolve(args, env, &files, &names::run_id(start), cpus)?;
+    let mut args = args.clone();
+    if let Some(output) = &mut args.output {
+        // Tests run in folders of their own.
+        *output = camino::absolute_utf8(&*output)?;
+    }
+    let plan = Plan::resolve(&args, env, &files, &names::run_id(start), cpus)?;
     if args.dry_run {
         print(&plan.describe(&workspace));
         return Ok((Exit::Passed, Verdict::of(&[], 0, None)));
@@ -62,7 +67,8 @@ async fn execute(
         },
         signal = signals.next() => End::Interrupted(signal),
     };
-    // The run's future is gone, and with it the programs it had started.
+    // The run's future is gone; the programs it had started are ending, and must not work beside the cleanup.
+    tokio::task::spawn_blocking(crate::cmd::reap).await?;
     let tests = recorder.record().tests;
     let tests_failed = tests.iter().any(|test| test.outcome.is_failure());
     let failed = tests_failed || !matches!(end, End::Tested);
@@ -73,10 +79,10 @@ async fn execute(
     let cleaned = tokio::select! {
         cleaned = clean_up(session, plan, &decision) => cleaned,
         signal = signals.next() => {
-            let by_hand = cleanup::by_hand(plan, &session.ledger.made());
+            let by_hand = cleanup::by_hand(plan, &session.ledger.made()).join("`, `");
             session.events.warn(format!("left at once: what was deployed is still there; remove it by `{by_hand}`"));
             let exit = Exit::Interrupted(signal);
-            return Ok((exit, Verdict::of(&tests, exit.code(), None)));
+            return finish(session, plan, recorder, start, exit, Some("interrupted".to_owned()));
         }
     };
     let (mut exit, mut error) = match end {
@@ -99,7 +105,13 @@ async fn clean_up(session: &Session, plan: &Plan, decision: &Decision) -> Result
     let found = session.found();
     let client = found.cluster.as_ref().map(|cluster| &cluster.client);
     let helm = found.cluster.as_ref().map(|cluster| session.helm(cluster));
-    let remover = Remover { kind: found.kind.as_ref(), helm: helm.as_ref(), client, events: &session.events };
+    let remover = Remover {
+        run: Some(&plan.run),
+        kind: found.kind.as_ref(),
+        helm: helm.as_ref(),
+        client,
+        events: &session.events,
+    };
     cleanup::clean_up(&remover, plan, &session.ledger, decision).await
 }
 
@@ -127,8 +139,10 @@ fn finish(
         tests: &record.tests,
         verdict: &verdict,
     };
-    report::write(&plan.output, &report)?;
-    if plan.output.starts_with(session.workspace.runs()) {
+    if let Err(unwritten) = report::write(&plan.output, &report) {
+        // The verdict counts more than its file.
+        session.events.warn(message(&unwritten));
+    } else if plan.output.starts_with(session.workspace.runs()) {
         report::link_latest(&plan.output);
     }
     if let Some(error) = &verdict.error {

@@ -29,7 +29,7 @@ pub async fn run(command: Command, env: Env) -> Result<Exit> {
     match command {
         Command::K8sTest(args) => k8s_test::run(&args, &env).await,
         Command::Images(args) => interruptible(images::run(&args, &env)).await,
-        Command::Cluster(args) => interruptible(cluster::run(&args, &env)).await,
+        Command::Cluster(args) => cluster::run(&args, &env).await,
         Command::Clean(args) => interruptible(clean::run(&args, &env)).await,
         Command::Doctor(args) => interruptible(doctor::run(&args, &env)).await,
         Command::Times(args) => times::run(&args),

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use camino::{Utf8Path, Utf8PathBuf};
+use anyhow::{Context, Result, bail};
+use camino::Utf8Path;
 use xshell::{Shell, cmd};
 
 use super::{Built, How, LOCAL, Maker, key};
@@ -39,13 +39,17 @@ pub(super) async fn ensure(
         Some(program) if !registry_answers(step).await => Some(program),
         _ => None,
     };
-    let context = match offline {
-        Some(program) => prepare(maker, name, context, dockerfile, program, step).await?,
-        None => context.to_owned(),
+    if !maker.setup && offline.is_some() {
+        bail!("it needs downloads, which --no-setup forbids");
+    }
+    let prepared = match offline {
+        Some(program) => Some(prepare(maker, name, context, dockerfile, program, step).await?),
+        None => None,
     };
+    let context = prepared.as_ref().and_then(|folder| Utf8Path::from_path(folder.path())).unwrap_or(context);
     step.progress("docker build");
     Docker
-        .build(&context, dockerfile, &args, &reference, |line| {
+        .build(context, dockerfile, &args, &reference, |line| {
             // Both of Docker's builders: `Step 2/5 : …` and `#7 [2/5] …`.
             if line.starts_with("Step ") || (line.starts_with('#') && line.contains(" [")) {
                 step.progress(line);
@@ -65,7 +69,8 @@ async fn registry_answers(step: &Step) -> bool {
     *ANSWER
         .get_or_init(|| async {
             step.progress("look whether images can be pulled");
-            let pull = Docker.pull("docker.io/library/hello-world:latest", |_| {});
+            const SMALLEST: &str = "docker.io/library/hello-world:latest";
+            let pull = Docker.pull(SMALLEST, |_| {});
             matches!(tokio::time::timeout(Duration::from_secs(20), pull).await, Ok(Ok(())))
         })
         .await
@@ -79,11 +84,10 @@ async fn prepare(
     dockerfile: &Utf8Path,
     program: &Utf8Path,
     step: &Step,
-) -> Result<Utf8PathBuf> {
-    let copy = maker.scratch.join(name);
-    if copy.exists() {
-        std::fs::remove_dir_all(&copy).with_context(|| format!("remove {copy}"))?;
-    }
+) -> Result<tempfile::TempDir> {
+    std::fs::create_dir_all(&maker.scratch).with_context(|| format!("make the folder {}", maker.scratch))?;
+    let scratch = tempfile::tempdir_in(&maker.scratch)?;
+    let copy = Utf8Path::from_path(scratch.path()).context("the workspace's path is not UTF-8")?.to_owned();
     let mut files = key::context_files(context)?;
     // Docker reads these two whatever is ignored.
     files.extend(
@@ -115,5 +119,5 @@ async fn prepare(
         })
         .success()
         .await?;
-    Ok(copy)
+    Ok(scratch)
 }

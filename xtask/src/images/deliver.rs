@@ -139,10 +139,12 @@ async fn stream(nodes: &[&Node], references: &[String], progress: impl Fn(u64)) 
         let running = node.exec(import).deadline(IMPORT).spawn()?;
         imports.push(Import { node, running, broken: false });
     }
-    let mut source = save.child.stdout.take().context("the output of docker save was not captured")?;
+    let source = save.child.stdout.take().context("the output of docker save was not captured")?;
     let mut errors = save.child.stderr.take().context("the errors of docker save were not captured")?;
     let mut complaint = String::new();
     let copy = async {
+        // Moved in, so that docker's pipe closes when no node takes any more; else docker would wait for ever.
+        let mut source = source;
         let mut chunk = vec![0; CHUNK];
         let mut total = 0;
         loop {
@@ -164,7 +166,10 @@ async fn stream(nodes: &[&Node], references: &[String], progress: impl Fn(u64)) 
             progress(total);
         }
     };
-    let (total, _) = tokio::join!(copy, errors.read_to_string(&mut complaint));
+    let both = async { tokio::join!(copy, errors.read_to_string(&mut complaint)) };
+    let (total, _) = tokio::time::timeout(IMPORT, both)
+        .await
+        .map_err(|_| anyhow!("the nodes did not take the images within {}", text::seconds(IMPORT)))?;
     let total = total?;
     // A node that got less than the whole must not take it for the whole.
     let cut = imports.iter().all(|import| import.broken);

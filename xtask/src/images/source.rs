@@ -48,6 +48,9 @@ pub async fn ensure(maker: &Maker, name: &str, spec: &ImageSpec, step: &Step) ->
     if let Some(reference) = present(name, spec).await? {
         return Ok((reference, How::Unchanged));
     }
+    if !maker.setup {
+        bail!("it is not in the local Docker, and --no-setup forbids to pull or make it");
+    }
     let mut refusal = None;
     if let Some(reference) = &spec.pull {
         step.progress(format!("pull {reference}"));

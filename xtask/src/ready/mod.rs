@@ -4,7 +4,8 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
@@ -23,6 +24,9 @@ mod state;
 
 use state::{HasState, State};
 
+/// How long others may take to fail as well.
+const AFTER_FAILURE: Duration = Duration::from_secs(2);
+
 /// Waits for the workloads of all releases.
 ///
 /// # Errors
@@ -39,8 +43,21 @@ pub async fn wait(client: &Client, releases: &[Installed], events: &Events) -> R
             end.map_err(|why| (workload, why))
         })
     });
-    let failures: Vec<(&Workload, String)> =
-        join_all(waits).await.into_iter().filter_map(Result::err).collect();
+    let mut waits: FuturesUnordered<_> = waits.collect();
+    let mut failures: Vec<(&Workload, String)> = Vec::new();
+    loop {
+        let next = if failures.is_empty() {
+            waits.next().await
+        } else {
+            // One cause often shows in several workloads, but nobody should wait for the slowest of them.
+            tokio::time::timeout(AFTER_FAILURE, waits.next()).await.ok().flatten()
+        };
+        match next {
+            Some(end) => failures.extend(end.err()),
+            None => break,
+        }
+    }
+    drop(waits);
     if failures.is_empty() {
         return Ok(());
     }

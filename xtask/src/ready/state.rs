@@ -1,6 +1,6 @@
 //! Whether a workload is ready, as a pure function of the object.
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, DeploymentCondition, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 
 use crate::text;
@@ -32,12 +32,29 @@ fn observed(observed: Option<i64>, generation: Option<i64>) -> (bool, String) {
     (observed.unwrap_or(0) >= generation.unwrap_or(0), "its controller has not seen it yet".to_owned())
 }
 
+/// Conditions by which a Deployment says that it gets no further: quotas, admission, its progress deadline.
+fn failure(conditions: &[DeploymentCondition]) -> Option<String> {
+    let failed = conditions.iter().find(|condition| {
+        matches!(
+            (condition.type_.as_str(), condition.status.as_str()),
+            ("ReplicaFailure", "True") | ("Progressing", "False")
+        )
+    })?;
+    let reason = failed.reason.as_deref().unwrap_or(&failed.type_);
+    Some(format!("it gets no further: {reason}: {}", failed.message.as_deref().unwrap_or_default()))
+}
+
 impl HasState for Deployment {
     fn state(&self) -> State {
         let status = self.status.clone().unwrap_or_default();
         let wanted = self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let updated = status.updated_replicas.unwrap_or(0);
         let available = status.available_replicas.unwrap_or(0);
+        if status.observed_generation == self.metadata.generation
+            && let Some(why) = failure(&status.conditions.clone().unwrap_or_default())
+        {
+            return State::Failed(why);
+        }
         let older = usize::try_from(status.replicas.unwrap_or(0) - updated).unwrap_or(0);
         first_missing([
             observed(status.observed_generation, self.metadata.generation),
@@ -167,6 +184,14 @@ mod tests {
         check::<StatefulSet>(&text(1, "a"), "waiting: 0 of 1 pods are of the new revision");
         check::<StatefulSet>(&text(0, "b"), "waiting: 0 of 1 pods are ready");
         check::<StatefulSet>(&text(1, "b"), "ready");
+    }
+
+    #[test]
+    fn a_deployment_that_may_not_make_pods_has_failed() {
+        check::<Deployment>(
+            "{metadata: {generation: 1}, spec: {selector: {}, template: {}}, status: {observedGeneration: 1, conditions: [{type: ReplicaFailure, status: 'True', reason: FailedCreate, message: exceeded quota}]}}",
+            "failed: it gets no further: FailedCreate: exceeded quota",
+        );
     }
 
     #[test]

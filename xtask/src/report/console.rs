@@ -66,9 +66,8 @@ impl Console {
 
     fn started(&mut self, at: Timestamp, step: u64, phase: Phase, what: &str) {
         let bar = self.bars.as_ref().map(|bars| {
-            let style = ProgressStyle::with_template("  {prefix:<11.dim} {msg} {spinner} {elapsed:.dim}");
             let bar = bars.add(ProgressBar::new_spinner());
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_style(style("  {prefix:<11.dim} {msg} {spinner} {elapsed:.dim}"));
             bar.set_prefix(phase.name());
             bar.set_message(what.to_owned());
             bar.enable_steady_tick(Duration::from_millis(120));
@@ -80,7 +79,15 @@ impl Console {
     fn progress(&mut self, at: Timestamp, step: u64, text: &str) {
         let Some(open) = self.open.get_mut(&step) else { return };
         if let Some(bar) = &open.bar {
-            let short: String = text.chars().take(90).collect();
+            let short: String = text.chars().take(70).collect();
+            if let Some((at, of)) = part(text) {
+                if bar.length().is_none() {
+                    bar.set_style(style("  {prefix:<11.dim} {msg} {bar:16} {elapsed:.dim}"));
+                }
+                bar.set_length(of);
+                // The part that is named has only begun.
+                bar.set_position(at.saturating_sub(1));
+            }
             bar.set_message(format!("{}: {short}", open.what));
         } else if is_title(text) && open.last != text {
             text.clone_into(&mut open.last);
@@ -118,6 +125,17 @@ impl Console {
             self.line(&text::indent(reason, "         "));
         }
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// Which part of how many a text such as `3/9 compile` or `Step 3/9 : COPY` tells of.
+fn part(text: &str) -> Option<(u64, u64)> {
+    let word = text.strip_prefix("Step ").unwrap_or(text).split_whitespace().next()?;
+    let (at, of) = word.split_once('/')?;
+    Some((at.parse().ok()?, of.parse().ok()?))
 }
 
 /// What a machine's log should show of a step under way: its parts, not its percentages.
@@ -181,6 +199,13 @@ mod tests {
         assert!(is_title("wait for the nodes"));
         assert!(!is_title("12.34 MiB"));
         assert!(!is_title("345.10 MiB"));
+    }
+
+    #[test]
+    fn parts_are_read_from_recipes_and_builds() {
+        assert_eq!(part("3/9 compile Kubernetes"), Some((3, 9)));
+        assert_eq!(part("Step 2/5 : COPY . ."), Some((2, 5)));
+        assert_eq!(part("and/or"), None);
     }
 
     #[test]

@@ -31,7 +31,9 @@ pub(super) async fn ensure(context: Context<'_>) -> Result<Info> {
         Err(unreachable) => unreachable,
     };
     // A remote engine, Docker Desktop or a forbidden socket is the user's to mend.
-    let ours_to_start = packages::installable() && !matches!(unreachable, Unreachable::NotPermitted(_));
+    let ours_to_start = context.env.docker_host.is_none()
+        && packages::installable()
+        && !matches!(unreachable, Unreachable::NotPermitted(_));
     if context.mend == Mend::No || !ours_to_start {
         return Err(unreachable.error());
     }

@@ -78,6 +78,7 @@ pub async fn install(packages: &[String], progress: impl Fn(String)) -> Result<(
         .context("read Debian's package lists")?;
     progress(format!("install {list}"));
     Run::new(cmd!(sh, "apt-get -o {wait} install --yes --no-install-recommends {packages...}"), deadline)
+        .grace(Duration::from_secs(120))
         .env("DEBIAN_FRONTEND", "noninteractive")
         .success()
         .await

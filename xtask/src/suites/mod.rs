@@ -13,6 +13,7 @@ use xshell::{Shell, cmd};
 use crate::config::{Run, Suite};
 use crate::events::{Event, Events, Outcome, TestId, TestResult};
 use crate::exit::{Exit, ExitWith};
+use crate::{fail, text};
 
 pub mod compile;
 mod contract;
@@ -24,8 +25,6 @@ pub use contract::{Given, environment};
 /// What running a suite needs to know.
 #[derive(Clone, Copy)]
 pub struct Runner<'a> {
-    /// Parts of names of the tests to run; empty means all.
-    pub filters: &'a [String],
     /// Tests that run at the same time.
     pub jobs: usize,
     /// Where outputs go, a file for each test.
@@ -35,7 +34,7 @@ pub struct Runner<'a> {
 }
 
 /// A test about to run.
-struct Test {
+pub struct Test {
     id: TestId,
     ignored: bool,
     work: Work,
@@ -48,21 +47,42 @@ enum Work {
     Command(Vec<String>, Utf8PathBuf),
 }
 
-/// Runs the tests of `suite` that the filters select.
+/// The tests of each suite that the filters select, in the suites' order.
+///
+/// A suite that is a command is one test, named as the suite.
 ///
 /// # Errors
-/// The tests cannot be listed (exit 2). That tests fail is in their results.
+/// Tests cannot be listed, or none is selected; exit 2.
+pub async fn select(suites: &[Suite], compiled: &Compiled, filters: &[String]) -> Result<Vec<Vec<Test>>> {
+    let mut selected = Vec::new();
+    let mut known = Vec::new();
+    for suite in suites {
+        let mut tests = list(suite, compiled).await.or_exit(Exit::Usage)?;
+        known.extend(tests.iter().map(|test| test.id.name.clone()));
+        tests.retain(|test| filters.is_empty() || filters.iter().any(|part| test.id.name.contains(part)));
+        selected.push(tests);
+    }
+    if selected.iter().all(Vec::is_empty) {
+        let near = text::suggestion(&filters.join(" "), known.iter().map(String::as_str));
+        fail!(Exit::Usage, "no test's name contains `{}`{near}", filters.join("` or `"));
+    }
+    Ok(selected)
+}
+
+/// Runs `tests` of `suite`; that some fail is in their results.
+///
+/// # Errors
+/// The folder for their outputs cannot be made; exit 3.
 pub async fn run(
     runner: Runner<'_>,
     suite: &Suite,
-    compiled: &Compiled,
+    tests: &[Test],
     environment: &BTreeMap<String, String>,
 ) -> Result<Vec<TestResult>> {
     std::fs::create_dir_all(runner.logs).with_context(|| format!("make the folder {}", runner.logs))?;
-    let tests = select(list(suite, compiled).await.or_exit(Exit::Usage)?, runner.filters);
     let end = Instant::now() + suite.timeout;
     let slots = Semaphore::new(runner.jobs.max(1));
-    let running = tests.into_iter().map(|test| async {
+    let running = tests.iter().map(|test| async {
         let _slot = slots.acquire().await;
         run_one(runner, suite, test, environment, end).await
     });
@@ -78,7 +98,7 @@ async fn list(suite: &Suite, compiled: &Compiled) -> Result<Vec<Test>> {
     };
     let package = match &suite.run {
         Run::Command { command } => {
-            let name = command.first().map_or("command", String::as_str);
+            let name = &suite.name;
             let work = Work::Command(command.clone(), suite.folder.clone());
             return Ok(vec![Test { id: id(name), ignored: false, work }]);
         }
@@ -96,15 +116,10 @@ async fn list(suite: &Suite, compiled: &Compiled) -> Result<Vec<Test>> {
     Ok(tests)
 }
 
-fn select(tests: Vec<Test>, filters: &[String]) -> Vec<Test> {
-    let selected = |test: &Test| filters.is_empty() || filters.iter().any(|part| test.id.name.contains(part));
-    tests.into_iter().filter(selected).collect()
-}
-
 async fn run_one(
     runner: Runner<'_>,
     suite: &Suite,
-    test: Test,
+    test: &Test,
     environment: &BTreeMap<String, String>,
     end: Instant,
 ) -> TestResult {
@@ -121,7 +136,11 @@ async fn run_one(
         runner.events.emit(&Event::TestStarted(test.id.clone()));
         let start = Instant::now();
         let left = end.saturating_duration_since(start);
-        let limit = suite.test_timeout.min(left);
+        let limit = match &test.work {
+            Work::Binary(_) => suite.test_timeout.min(left),
+            // The command is the whole suite.
+            Work::Command(..) => left,
+        };
         let ended = match &test.work {
             _ if left.is_zero() => Ok(process::Ended::out_of_time(suite.timeout)),
             Work::Binary(binary) => {

@@ -1,20 +1,18 @@
 //! One test's process: its output into a file, its end into an outcome.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::Utf8Path;
 
-use crate::cmd::Run;
+use crate::cmd::{Run, TimedOut};
 use crate::events::Outcome;
 use crate::text;
 
 /// Lines of a failed test's output that reports repeat.
 const TAIL_LINES: usize = 60;
-/// How much of an output is held to look for the reason; the file has all of it.
-const HELD: usize = 1 << 20;
 
 /// How a test ended.
 pub(super) struct Ended {
@@ -40,8 +38,8 @@ pub(super) async fn run(
 ) -> Result<Ended> {
     let command = command.map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut file = std::fs::File::create(log).with_context(|| format!("write {log}"))?;
-    let mut held = String::new();
-    let mut run = Run::new(command, limit);
+    let mut seen = Seen::default();
+    let mut run = Run::new(command, limit).forget_stdout();
     for (name, value) in environment {
         run = run.env(name, value);
     }
@@ -49,22 +47,19 @@ pub(super) async fn run(
         .on_line(|line| {
             // The outcome counts even where the disk is full.
             let _ = writeln!(file, "{line}");
-            if held.len() < HELD {
-                held.push_str(line);
-                held.push('\n');
-            }
+            seen.line(line);
         })
         .output()
         .await;
-    let tail = text::tail(&held, TAIL_LINES);
+    let tail = Vec::from(std::mem::take(&mut seen.tail)).join("\n");
     Ok(match output {
         Ok(output) if output.status.success() => Ended { outcome: Outcome::Passed, reason: None, tail },
         Ok(output) => {
             let reason =
-                reason(&held).unwrap_or_else(|| format!("it ended with {}", text::status(output.status)));
+                seen.reason.unwrap_or_else(|| format!("it ended with {}", text::status(output.status)));
             Ended { outcome: Outcome::Failed, reason: Some(reason), tail }
         }
-        Err(error) if error.to_string().contains("did not end within") => {
+        Err(error) if error.is::<TimedOut>() => {
             let reason = format!("it did not end within {}", text::seconds(limit));
             Ended { outcome: Outcome::TimedOut, reason: Some(reason), tail }
         }
@@ -72,17 +67,30 @@ pub(super) async fn run(
     })
 }
 
-/// Why a Rust test failed: its panic's message or the error it returned.
-fn reason(output: &str) -> Option<String> {
-    let lines: Vec<&str> = output.lines().collect();
-    if let Some(at) = lines.iter().position(|line| line.contains("panicked at ")) {
-        return lines[at + 1..]
-            .iter()
-            .map(|line| line.trim())
-            .find(|line| !line.is_empty())
-            .map(str::to_owned);
+/// What is kept of an output; the file has all of it.
+#[derive(Default)]
+struct Seen {
+    tail: VecDeque<String>,
+    /// Why a Rust test failed: its first panic's message or the error that it returned.
+    reason: Option<String>,
+    panicked: bool,
+}
+
+impl Seen {
+    fn line(&mut self, line: &str) {
+        if self.reason.is_none() {
+            if self.panicked && !line.trim().is_empty() {
+                self.reason = Some(line.trim().to_owned());
+            } else if let Some(error) = line.strip_prefix("Error: ") {
+                self.reason = Some(error.to_owned());
+            }
+            self.panicked |= line.contains("panicked at ");
+        }
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line.to_owned());
     }
-    lines.iter().find_map(|line| line.strip_prefix("Error: ")).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -112,6 +120,20 @@ mod tests {
         let script = "echo \"thread 't' panicked at src/a.rs:1:2:\"; echo 'status is FAILURE'; exit 101";
         let end = ended(script, Duration::from_secs(20)).await;
         assert_eq!((end.outcome, end.reason.as_deref()), (Outcome::Failed, Some("status is FAILURE")));
+    }
+
+    #[tokio::test]
+    async fn of_a_long_output_the_end_and_the_reason_are_kept() {
+        let script = "i=0; while [ $i -lt 5000 ]; do echo line $i; i=$((i+1)); done; echo 'Error: too much'; echo last; exit 1";
+        let folder = tempfile::tempdir().unwrap();
+        let log = Utf8Path::from_path(folder.path()).unwrap().join("test.log");
+        let sh = Shell::new().unwrap();
+        let end = run(Ok(cmd!(sh, "sh -c {script}")), &BTreeMap::new(), Duration::from_secs(20), &log)
+            .await
+            .unwrap();
+        assert_eq!(end.reason.as_deref(), Some("too much"));
+        assert!(end.tail.ends_with("line 4999\nError: too much\nlast"), "{}", end.tail);
+        assert_eq!(std::fs::read_to_string(&log).unwrap().lines().count(), 5002);
     }
 
     #[tokio::test]

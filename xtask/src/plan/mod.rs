@@ -3,16 +3,22 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use serde::Serialize;
 
 use crate::cli::{ClusterArgs, K8sTest, Keep, Provider};
 use crate::config::suite::{DEFAULT_VARIANT, FILE};
-use crate::config::{self, ImagesFile, Suite, SuiteFile, Workspace};
+use crate::config::{self, Suite, Workspace};
 use crate::env::Env;
 use crate::exit::Exit;
 use crate::{fail, names, text};
 
+mod files;
+
+pub use files::Files;
+
+/// What `--variant` takes for every variant of a suite.
+pub const ALL_VARIANTS: &str = "all";
 /// The Kind cluster that is kept between local runs.
 pub const DEFAULT_CLUSTER: &str = "k8s-test";
 
@@ -64,87 +70,6 @@ pub enum ClusterPlan {
         /// The context; absent means the file's current one.
         context: Option<String>,
     },
-}
-
-/// The files a plan is made from.
-#[derive(Clone, Debug)]
-pub struct Files {
-    /// The workspace.
-    pub workspace: Workspace,
-    /// ci/images.yaml.
-    pub images: ImagesFile,
-    /// Folder and file of each suite of test-suites/, by folder name.
-    pub suites: Vec<(Utf8PathBuf, SuiteFile)>,
-}
-
-impl Files {
-    /// Reads images.yaml and the suites that `wanted` names; all of them when it names none.
-    ///
-    /// # Errors
-    /// A suite does not exist or a file does not load; exit 2.
-    pub fn load(workspace: &Workspace, wanted: &[String]) -> Result<Files> {
-        let images = ImagesFile::load(&workspace.ci().join("images.yaml"))?;
-        let folders = if wanted.is_empty() {
-            suite_folders(&workspace.suites())?
-        } else {
-            wanted.iter().map(|name| find_suite(workspace, name)).collect::<Result<_>>()?
-        };
-        let mut suites: Vec<(Utf8PathBuf, SuiteFile)> = Vec::new();
-        for folder in folders {
-            if suites.iter().any(|(known, _)| *known == folder) {
-                continue;
-            }
-            if let Some((other, _)) = suites.iter().find(|(known, _)| known.file_name() == folder.file_name())
-            {
-                fail!(
-                    Exit::Usage,
-                    "two suites have one name: {other} and {folder}; reports and labels go by the name, so rename one folder"
-                );
-            }
-            let file = config::load(&folder.join(FILE))?;
-            suites.push((folder, file));
-        }
-        Ok(Files { workspace: workspace.clone(), images, suites })
-    }
-}
-
-fn suite_folders(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
-    let mut folders = Vec::new();
-    for entry in root.read_dir_utf8().map_err(|error| {
-        crate::exit::coded(
-            Exit::Usage,
-            anyhow::Error::new(error).context(format!("read the suites' folder {root}")),
-        )
-    })? {
-        let path = entry?.into_path();
-        if path.join(FILE).is_file() {
-            folders.push(path);
-        }
-    }
-    folders.sort();
-    Ok(folders)
-}
-
-fn find_suite(workspace: &Workspace, name: &str) -> Result<Utf8PathBuf> {
-    let named = workspace.suites().join(name);
-    if !name.contains('/') && named.join(FILE).is_file() {
-        return Ok(named);
-    }
-    let path = Utf8Path::new(name);
-    if path.join(FILE).is_file() {
-        let full = path.canonicalize_utf8().map_err(anyhow::Error::new)?;
-        return Ok(full);
-    }
-    if path.is_dir() {
-        fail!(Exit::Usage, "{path} is a folder without a {FILE}, so it is no suite");
-    }
-    let known = suite_folders(&workspace.suites())?;
-    let known: Vec<&str> = known.iter().filter_map(|folder| folder.file_name()).collect();
-    fail!(
-        Exit::Usage,
-        "there is no suite `{name}`: neither test-suites/{name}/{FILE} nor the folder {name} exists{}",
-        text::suggestion(name, known)
-    )
 }
 
 impl Plan {
@@ -199,6 +124,10 @@ impl Plan {
             let _ = writeln!(out, "  {label:<11} {value}");
         };
         match &self.cluster {
+            ClusterPlan::Kind { name, ephemeral: true, named: true } => {
+                let end = "deleted at the end unless it was there before (CI is set)";
+                line("cluster", &format!("Kind cluster {name}, made if missing, {end}"));
+            }
             ClusterPlan::Kind { name, ephemeral: true, .. } => {
                 line(
                     "cluster",
@@ -304,6 +233,12 @@ fn variants(args: &K8sTest, files: &Files) -> Result<Vec<Suite>> {
         if args.variant.is_empty() {
             suites.push(file.resolve(folder, DEFAULT_VARIANT)?);
         }
+        if args.variant == [ALL_VARIANTS] {
+            for variant in file.variants() {
+                suites.push(file.resolve(folder, variant)?);
+            }
+            continue;
+        }
         for variant in &args.variant {
             let known = file.variants().contains(&variant.as_str());
             // A variant may exist in some of the suites only, but a suite that was named must have it.
@@ -312,7 +247,7 @@ fn variants(args: &K8sTest, files: &Files) -> Result<Vec<Suite>> {
             }
         }
     }
-    for variant in &args.variant {
+    for variant in args.variant.iter().filter(|variant| *variant != ALL_VARIANTS) {
         if !suites.iter().any(|suite| suite.variant == *variant) {
             let known: Vec<&str> = files.suites.iter().flat_map(|(_, file)| file.variants()).collect();
             fail!(Exit::Usage, "no suite has a variant `{variant}`{}", text::suggestion(variant, known));
@@ -381,6 +316,21 @@ mod tests {
         let args = K8sTest { variant: vec!["subchart".to_owned()], ..K8sTest::default() };
         let ids: Vec<String> = resolve(&args, false).unwrap().suites.iter().map(Suite::id).collect();
         assert_eq!(ids, ["two/subchart"]);
+    }
+
+    #[test]
+    fn all_means_every_variant() {
+        let args = K8sTest { variant: vec![ALL_VARIANTS.to_owned()], ..K8sTest::default() };
+        let ids: Vec<String> = resolve(&args, false).unwrap().suites.iter().map(Suite::id).collect();
+        assert_eq!(ids, ["one/default", "two/default", "two/subchart"]);
+    }
+
+    #[test]
+    fn a_named_cluster_that_was_there_is_not_said_to_go() {
+        let mut args = K8sTest::default();
+        args.cluster.kind_cluster = Some("mine".to_owned());
+        let text = resolve(&args, true).unwrap().describe(&Workspace { root: "/w".into() });
+        assert!(text.contains("unless it was there before"), "{text}");
     }
 
     #[track_caller]
