@@ -54,10 +54,23 @@ pub(super) async fn ensure(context: Context<'_>) -> Result<Info> {
     step.progress("start dockerd");
     std::fs::create_dir_all(&context.env.cache).with_context(|| format!("make {}", context.env.cache))?;
     let log = context.env.cache.join("dockerd.log");
+    forget_dead_processes();
     let mut child = start(&runtime, &log)?;
     let info = answer(&mut child, &log).await?;
     step.done(format!("{} started by hand as process {}; its log is {log}", info.server_version, child.id()));
     Ok(info)
+}
+
+/// dockerd takes any process with a number that it has recorded for itself or its containerd, and refuses to start or
+/// waits for it; after a crash that may be another program.
+fn forget_dead_processes() {
+    let containerd = "/var/run/docker/containerd/containerd.pid";
+    for (file, program) in [(runtime::DOCKERD_PID, "dockerd"), (containerd, "containerd")] {
+        if runtime::recorded_process(file.into(), program).is_none() {
+            // Mostly it does not exist.
+            let _ = std::fs::remove_file(file);
+        }
+    }
 }
 
 fn start(arguments: &[String], log: &Utf8Path) -> Result<Child> {

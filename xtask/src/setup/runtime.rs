@@ -12,6 +12,8 @@ use crate::docker::Info;
 /// The wrapper around runc.
 const SCRIPT: &str = include_str!("runc-bounded.sh");
 const PATH: &str = "/usr/local/sbin/k8s-test-runc";
+/// Where dockerd records its process.
+pub(super) const DOCKERD_PID: &str = "/var/run/docker.pid";
 /// The name under which dockerd knows it.
 const NAME: &str = "k8s-test-bounded";
 
@@ -63,9 +65,9 @@ const CAPABILITIES: [&str; 41] = [
 /// Whether the running engine can start privileged containers.
 pub(super) fn finding(info: &Info) -> Finding {
     let what = "privileged containers";
-    // Without this file the engine runs elsewhere, or under other names; then kind itself will tell.
-    let pid = std::fs::read_to_string("/var/run/docker.pid").unwrap_or_default();
-    let missing = missing_of(&format!("/proc/{}/status", pid.trim()));
+    // Without it the engine runs elsewhere, or under other names; then kind itself will tell.
+    let pid = recorded_process(DOCKERD_PID.into(), "dockerd").unwrap_or_default();
+    let missing = missing_of(&format!("/proc/{pid}/status"));
     if missing.is_empty() {
         return Finding::good(what, "the engine's capability bounding set is complete".to_owned());
     }
@@ -77,10 +79,16 @@ pub(super) fn finding(info: &Info) -> Finding {
     Finding::problem(
         what,
         format!(
-            "the engine lacks {list}, so runc refuses them and kind cannot start a node; end dockerd (process {}) and run `cargo xtask doctor --fix`, which starts it with a runtime that leaves {list} out",
-            pid.trim()
+            "the engine lacks {list}, so runc refuses them and kind cannot start a node; end dockerd (process {pid}) and run `cargo xtask doctor --fix`, which starts it with a runtime that leaves {list} out"
         ),
     )
+}
+
+/// The process that a file records, if it runs and is this program.
+pub(super) fn recorded_process(file: &Utf8Path, program: &str) -> Option<u32> {
+    let pid: u32 = std::fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    (name.trim() == program).then_some(pid)
 }
 
 /// Arguments for dockerd: none where nothing is missing, else those of the wrapper, which is written.
@@ -133,6 +141,20 @@ mod tests {
         // An older kernel has fewer; those it does not know are not missing.
         assert!(missing("CapBnd:\t0000003fffffffff\n", 37).is_empty());
         assert!(missing("no such line", 40).is_empty());
+    }
+
+    #[test]
+    fn a_recorded_process_must_be_the_program_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Utf8Path::from_path(folder.path()).unwrap().join("pid");
+        assert_eq!(recorded_process(&file, "x"), None);
+        let pid = std::process::id();
+        std::fs::write(&file, format!("{pid}\n")).unwrap();
+        assert_eq!(recorded_process(&file, "dockerd"), None);
+        let name = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+        if !name.is_empty() {
+            assert_eq!(recorded_process(&file, name.trim()), Some(pid));
+        }
     }
 
     /// The wrapper as dockerd calls it, with a `runc` that shows what it was given.

@@ -1,3 +1,5 @@
+// Command containerd is the daemon and its client ctr in one binary that acts as the name it is called by. The shim is not part
+// of it: one runs beside every pod, and it should stay small.
 package main
 
 import (
@@ -5,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/containerd/containerd/v2/cmd/containerd/command"
 	_ "github.com/containerd/containerd/v2/cmd/containerd/builtins"
+	"github.com/containerd/containerd/v2/cmd/containerd/command"
 	ctr "github.com/containerd/containerd/v2/cmd/ctr/app"
 )
 
@@ -17,7 +19,7 @@ func main() {
 		app = ctr.New()
 	}
 	if err := app.Run(os.Args); err != nil {
-		fmt.Fprintf(os.Stderr, "%s: %s\n", name, err)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		os.Exit(1)
 	}
 }
