@@ -91,6 +91,16 @@ impl<'a> Run<'a> {
         self
     }
 
+    /// For a cargo of our own: takes away what the cargo that runs us has set about our package. Build scripts watch
+    /// these variables, and would run anew for each of the two.
+    #[must_use]
+    pub fn as_cargo(mut self) -> Self {
+        for name in crate::env::Env::set_by_cargo() {
+            self.command.env_remove(name);
+        }
+        self
+    }
+
     /// Feeds `bytes` to standard input, which is otherwise empty.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {

@@ -81,6 +81,13 @@ impl Env {
         std::env::var_os(PATH).map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
     }
 
+    /// Names of what cargo has set for us about our own package.
+    #[must_use]
+    pub fn set_by_cargo() -> Vec<std::ffi::OsString> {
+        let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_str().is_some_and(ours)).collect()
+    }
+
     fn from(get: impl Fn(&str) -> Option<String>) -> Env {
         let home = get(HOME).map_or_else(|| Utf8PathBuf::from("/"), Utf8PathBuf::from);
         let cache = get(CACHE_DIR).map(Utf8PathBuf::from).unwrap_or_else(|| {

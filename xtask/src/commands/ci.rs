@@ -60,7 +60,7 @@ async fn checks(env: &Env) -> Result<Counts> {
     let lints = cmd!(sh, "{cargo} clippy --workspace --all-targets --quiet -- --deny warnings");
     step("lints", lints, "see `cargo clippy --workspace --all-targets`").await?;
     let start = Timestamp::now();
-    let output = Run::new(cmd!(sh, "{cargo} test --quiet"), STEP).output().await?;
+    let output = Run::new(cmd!(sh, "{cargo} test --quiet"), STEP).as_cargo().output().await?;
     let counts = count(&output.stdout);
     if !output.status.success() {
         println!("{}", output.stdout);
@@ -95,6 +95,7 @@ async fn real_tools(env: &Env) -> Result<Counts> {
     sh.change_dir(Workspace::here().root);
     let start = Timestamp::now();
     let output = Run::new(cmd!(sh, "{cargo} test --quiet --package kind-client --test real"), STEP)
+        .as_cargo()
         .env("KIND_CLIENT_REAL_KIND", machine.kind.as_str())
         .env("KIND_CLIENT_REAL_IMAGE", image)
         .output()
@@ -116,7 +117,7 @@ async fn real_tools(env: &Env) -> Result<Counts> {
 
 async fn step(name: &str, command: xshell::Cmd<'_>, remedy: &str) -> Result<()> {
     let start = Timestamp::now();
-    let output = Run::new(command, STEP).output().await?;
+    let output = Run::new(command, STEP).as_cargo().output().await?;
     if !output.status.success() {
         let error = anyhow!("{}", output.into_error());
         return Err(coded(Exit::TestsFailed, error.context(format!("{name}: {remedy}"))));

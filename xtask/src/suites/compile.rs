@@ -58,7 +58,7 @@ pub async fn compile(cargo: &str, root: &Utf8Path, suites: &[Suite], events: &Ev
     sh.change_dir(root);
     let command =
         cmd!(sh, "{cargo} test --no-run --tests --message-format json-render-diagnostics {flags...}");
-    let output = Command::new(command, BUILD).output().await?;
+    let output = Command::new(command, BUILD).as_cargo().output().await?;
     if !output.status.success() {
         // Half of the output is JSON for programs.
         let messages: Vec<&str> = output.tail.lines().filter(|line| !line.starts_with('{')).collect();
