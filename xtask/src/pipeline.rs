@@ -77,7 +77,7 @@ impl Session {
         let mend = if setup { Mend::Yes } else { Mend::No };
         let context = setup::Context { env: &self.env, tools: &self.tools, events: &self.events, mend };
         let machine = setup::ensure(context).await?;
-        let kind = Kind::builder().program(&machine.kind).build();
+        let kind = machine.kind_client();
         self.find(|found| found.kind = Some(kind));
         Ok(machine)
     }
@@ -107,7 +107,7 @@ impl Session {
         own: &Utf8Path,
         setup: bool,
     ) -> Result<Cluster> {
-        let kind = Kind::builder().program(&machine.kind).build();
+        let kind = machine.kind_client();
         let cluster = match plan {
             ClusterPlan::Kubeconfig { file, context } => {
                 cluster::existing::connect(file, context.as_deref(), own, &kind).await?

@@ -25,7 +25,7 @@ use crate::{fail, labels, text};
 pub(super) async fn run(args: &Clean, env: &Env) -> Result<Exit> {
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;
-    let kind = Kind::builder().program(&machine.kind).build();
+    let kind = machine.kind_client();
     let known = kind.clusters().await.or_exit(Exit::Environment)?;
     if let Some(name) = &args.kind_cluster
         && !known.contains(name)

@@ -16,7 +16,7 @@ use crate::{cleanup, fail};
 pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;
-    let kind = Kind::builder().program(&machine.kind).build();
+    let kind = machine.kind_client();
     match args {
         Cluster::Up(args) => {
             let flags = ClusterArgs { kind_cluster: Some(name(args)), ..ClusterArgs::default() };

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use kind_client::Kind;
 use serde::Serialize;
 
 use crate::cli::Images;
@@ -36,7 +35,7 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
         Images::Load(args) => {
             let machine = session.machine(true).await?;
             let cluster = args.kind_cluster.clone().unwrap_or_else(|| DEFAULT_CLUSTER.to_owned());
-            let kind = Kind::builder().program(&machine.kind).build();
+            let kind = machine.kind_client();
             let known = kind.clusters().await.or_exit(Exit::Environment)?;
             if !known.contains(&cluster) {
                 let near = text::suggestion(&cluster, known.iter().map(String::as_str));

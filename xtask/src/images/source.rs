@@ -71,10 +71,8 @@ pub async fn ensure(maker: &Maker, name: &str, spec: &ImageSpec, step: &Step) ->
 }
 
 async fn run_recipe(maker: &Maker, recipe: &Utf8Path, reference: &str, step: &Step) -> Result<()> {
-    if maker.setup {
-        step.progress("look for what the recipe needs");
-        packages::ensure_programs(&maker.tools.debian.recipes, |text| step.progress(text)).await?;
-    }
+    step.progress("look for what the recipe needs");
+    packages::ensure_programs(&maker.tools.debian.recipes, |text| step.progress(text)).await?;
     let name = recipe.file_name().unwrap_or("recipe");
     let cache = maker.cache.join("recipes").join(name);
     std::fs::create_dir_all(&cache).with_context(|| format!("make the folder {cache}"))?;

@@ -52,6 +52,14 @@ pub struct Machine {
     pub docker: Info,
 }
 
+impl Machine {
+    /// A client of its kind.
+    #[must_use]
+    pub fn kind_client(&self) -> kind_client::Kind {
+        kind_client::Kind::builder().program(&self.kind).build()
+    }
+}
+
 /// Makes the machine ready; with everything present it only looks.
 ///
 /// # Errors
