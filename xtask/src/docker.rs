@@ -57,7 +57,7 @@ pub enum Unreachable {
 }
 
 /// An image in the local Docker.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Image {
     /// Its id, `sha256:…`; the digest of its configuration in the classic store.
@@ -68,17 +68,54 @@ pub struct Image {
     /// Such as `amd64`.
     #[serde(default)]
     pub architecture: String,
+    /// The digests of its layers before any compression, the lowest first.
+    #[serde(default, rename = "RootFS", deserialize_with = "layers")]
+    pub layers: Vec<String>,
+    /// Its names with tags.
+    #[serde(default)]
+    pub repo_tags: Vec<String>,
+    /// Its names with digests.
+    #[serde(default)]
+    pub repo_digests: Vec<String>,
+}
+
+fn layers<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct RootFs {
+        #[serde(default)]
+        layers: Vec<String>,
+    }
+    Ok(RootFs::deserialize(deserializer)?.layers)
+}
+
+impl Image {
+    /// Whether `reference` is a name of this image, or its id.
+    fn answers_to(&self, reference: &str) -> bool {
+        if self.id == reference {
+            return true;
+        }
+        let full = normalized(reference).ok();
+        let names = || self.repo_tags.iter().chain(&self.repo_digests);
+        full.is_some() && names().any(|name| normalized(name).ok() == full)
+    }
+}
+
+/// An architecture as Go and image platforms name it, from the kernel's name of the machine.
+#[must_use]
+pub fn architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 impl Info {
     /// The architecture as Go and image platforms name it.
     #[must_use]
     pub fn arch(&self) -> &str {
-        match self.architecture.as_str() {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        }
+        architecture(&self.architecture)
     }
 }
 
@@ -113,18 +150,45 @@ impl Docker {
     /// # Errors
     /// Docker cannot be asked.
     pub async fn image(self, reference: &str) -> Result<Option<Image>> {
+        Ok(self.images(&[reference.to_owned()]).await?.pop().flatten())
+    }
+
+    /// The images that `references` or ids name, in their order, where the local Docker has them: one question for all.
+    ///
+    /// # Errors
+    /// Docker cannot be asked.
+    pub async fn images(self, references: &[String]) -> Result<Vec<Option<Image>>> {
+        if references.is_empty() {
+            return Ok(Vec::new());
+        }
         let sh = Shell::new()?;
-        let command = cmd!(sh, "docker image inspect --format {JSON} {reference}");
+        let command = cmd!(sh, "docker image inspect --format {JSON} {references...}");
         let output = Run::new(command, QUICK).output().await?;
-        if output.status.success() {
-            let image = serde_json::from_str(output.stdout.trim())
-                .with_context(|| format!("understand what docker says of the image {reference}"))?;
-            return Ok(Some(image));
+        // The status is 1 where one is missing; the others are there all the same.
+        if !output.status.success() && !output.tail.to_lowercase().contains("no such image") {
+            return Err(output.into_error());
         }
-        if output.tail.to_lowercase().contains("no such image") {
-            return Ok(None);
+        let read = |line: &str| serde_json::from_str(line).context("understand what docker says of an image");
+        let found: Vec<Image> =
+            output.stdout.lines().filter(|line| line.starts_with('{')).map(read).collect::<Result<_>>()?;
+        if found.len() == references.len() {
+            return Ok(found.into_iter().map(Some).collect());
         }
-        Err(output.into_error())
+        let find = |reference: &String| found.iter().find(|image| image.answers_to(reference)).cloned();
+        Ok(references.iter().map(find).collect())
+    }
+
+    /// All images that the local Docker has.
+    ///
+    /// # Errors
+    /// Docker cannot be asked.
+    pub async fn all_images(self) -> Result<Vec<Image>> {
+        let sh = Shell::new()?;
+        let output = Run::new(cmd!(sh, "docker image ls --quiet --no-trunc"), QUICK).success().await?;
+        let mut ids: Vec<String> = output.stdout.lines().map(|line| line.trim().to_owned()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(self.images(&ids).await?.into_iter().flatten().collect())
     }
 
     /// The references of all images that have one.
@@ -155,6 +219,26 @@ impl Docker {
     pub async fn tag(self, from: &str, to: &str) -> Result<()> {
         let sh = Shell::new()?;
         Run::new(cmd!(sh, "docker tag {from} {to}"), QUICK).success().await?;
+        Ok(())
+    }
+
+    /// Takes a reference away from an image.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub async fn untag(self, reference: &str) -> Result<()> {
+        let sh = Shell::new()?;
+        Run::new(cmd!(sh, "docker image rm --no-prune {reference}"), QUICK).success().await?;
+        Ok(())
+    }
+
+    /// Sends an image to the registry that its reference names.
+    ///
+    /// # Errors
+    /// It cannot be sent.
+    pub async fn push(self, reference: &str) -> Result<()> {
+        let sh = Shell::new()?;
+        Run::new(cmd!(sh, "docker push {reference}"), LONG).success().await?;
         Ok(())
     }
 
@@ -274,6 +358,18 @@ mod tests {
         assert!(matches!(Unreachable::from_text(denied), Unreachable::NotPermitted(_)));
         let down = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is it running?";
         assert!(matches!(Unreachable::from_text(down), Unreachable::NotRunning(_)));
+    }
+
+    #[test]
+    fn an_image_is_known_by_its_names_and_its_id() {
+        let text = r#"{"Id": "sha256:1", "RepoTags": ["postgres:15"], "RepoDigests": ["postgres@sha256:2"],
+            "RootFS": {"Type": "layers", "Layers": ["sha256:3"]}}"#;
+        let image: Image = serde_json::from_str(text).unwrap();
+        assert_eq!(image.layers, ["sha256:3"]);
+        for name in ["sha256:1", "docker.io/library/postgres:15", "postgres:15@sha256:2"] {
+            assert!(image.answers_to(name), "{name}");
+        }
+        assert!(!image.answers_to("postgres"));
     }
 
     #[test]

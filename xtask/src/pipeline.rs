@@ -91,6 +91,7 @@ impl Session {
             tools: self.tools.clone(),
             kind: machine.kind.clone(),
             arch: machine.docker.arch().to_owned(),
+            local: images::Local::default(),
             setup,
             events: self.events.clone(),
         }
@@ -190,15 +191,11 @@ async fn deliver(
     if cluster.nodes.is_empty() {
         return Ok(Inventory::new());
     }
-    let mut references: Vec<String> = plan
-        .suites
-        .iter()
-        .flat_map(|suite| &suite.images)
-        .map(|name| built[name].reference.clone())
-        .collect();
-    references.sort();
-    references.dedup();
-    let delivery = images::deliver::deliver(&cluster.nodes, &references, &session.events).await?;
+    let mut names: Vec<&String> = plan.suites.iter().flat_map(|suite| &suite.images).collect();
+    names.sort();
+    names.dedup();
+    let wanted = names.into_iter().map(|name| built[name].wanted()).collect::<Result<Vec<_>>>()?;
+    let delivery = images::deliver::deliver(&cluster.nodes, &wanted, &session.events).await?;
     session.find(|found| found.delivered.extend(delivery.nodes));
     Ok(delivery.held)
 }

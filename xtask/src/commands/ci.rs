@@ -87,7 +87,8 @@ async fn real_tools(env: &Env) -> Result<Counts> {
         }
     }
     let spec = session.tools.node_image.spec();
-    let Some(image) = crate::images::source::present("node", &spec).await? else {
+    let Some(image) = crate::images::source::present("node", &spec, &crate::images::Local::default()).await?
+    else {
         crate::fail!(Exit::Environment, "the node image is gone from the local Docker");
     };
     let cargo = &env.cargo;

@@ -9,7 +9,7 @@ use crate::cli::Images;
 use crate::docker::Docker;
 use crate::env::Env;
 use crate::exit::{Exit, ExitWith};
-use crate::images::deliver::{self, Delivered};
+use crate::images::deliver::{self, Delivered, Wanted};
 use crate::images::{self, Built};
 use crate::pipeline::Session;
 use crate::plan::DEFAULT_CLUSTER;
@@ -44,11 +44,13 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
                     "there is no Kind cluster {cluster}{near}; `cargo xtask cluster up` makes one"
                 );
             }
-            let wanted = if args.images.is_empty() { all(&session) } else { args.images.clone() };
+            let asked = if args.images.is_empty() { all(&session) } else { args.images.clone() };
             let (names, given): (Vec<String>, Vec<String>) =
-                wanted.into_iter().partition(|name| session.images.images.contains_key(name));
-            for reference in &given {
-                if Docker.image(reference).await?.is_none() {
+                asked.into_iter().partition(|name| session.images.images.contains_key(name));
+            let found = Docker.images(&given).await.or_exit(Exit::Environment)?;
+            let mut wanted = Vec::new();
+            for (reference, image) in given.iter().zip(found) {
+                let Some(image) = image else {
                     let mut near: Vec<String> = Docker.references().await?;
                     near.extend(all(&session));
                     fail!(
@@ -56,13 +58,15 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
                         "there is no image `{reference}`, neither in ci/images.yaml nor in the local Docker{}",
                         text::suggestion(reference, near.iter().map(String::as_str))
                     );
-                }
+                };
+                wanted.push(Wanted::new(reference, image).or_exit(Exit::Usage)?);
             }
             let built = make(&session, &machine, &names).await?;
-            let references: Vec<String> =
-                names.iter().map(|name| built[name].reference.clone()).chain(given).collect();
+            for name in &names {
+                wanted.push(built[name].wanted()?);
+            }
             let nodes = kind.nodes(&cluster).await.or_exit(Exit::Environment)?;
-            let delivery = deliver::deliver(&nodes, &references, &session.events).await?;
+            let delivery = deliver::deliver(&nodes, &wanted, &session.events).await?;
             print(&built, delivery.nodes, args.json)?;
         }
     }

@@ -32,7 +32,7 @@ pub(super) async fn ensure(
     let recipe = read(&context.join(dockerfile))?;
     let more = inputs.iter().map(String::as_str).chain([recipe.as_str(), maker.arch.as_str()]);
     let reference = format!("{LOCAL}/{name}:in-{}", key::of_folder(context, more)?);
-    if Docker.image(&reference).await?.is_some() {
+    if maker.local.image(&reference).await?.is_some() {
         return Ok((reference, How::Unchanged));
     }
     let offline = match &spec.offline {

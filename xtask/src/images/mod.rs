@@ -11,15 +11,20 @@ use futures::future::{BoxFuture, Shared, try_join_all};
 use serde::Serialize;
 
 use crate::config::{ImageSpec, ImagesFile, Tools};
-use crate::docker::Docker;
+use crate::docker::{Docker, Image};
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, coded};
 use crate::text;
 
+use deliver::Wanted;
+
 mod build;
 pub mod deliver;
 pub mod key;
+mod local;
 pub mod source;
+
+pub use local::Local;
 
 /// The registry part of references that exist in local stores only.
 ///
@@ -37,11 +42,24 @@ pub struct Built {
     pub id: String,
     /// Its size in bytes.
     pub bytes: u64,
+    /// What else Docker says of it.
+    #[serde(skip)]
+    pub image: Image,
     /// What was done to have it.
     pub how: How,
     /// How long that took.
     #[serde(serialize_with = "crate::events::in_seconds", rename = "seconds")]
     pub took: Duration,
+}
+
+impl Built {
+    /// The image as nodes are to hold it.
+    ///
+    /// # Errors
+    /// The reference is malformed.
+    pub fn wanted(&self) -> Result<Wanted> {
+        Wanted::new(&self.reference, self.image.clone())
+    }
 }
 
 /// What was done to have an image.
@@ -82,6 +100,8 @@ pub struct Maker {
     pub kind: Utf8PathBuf,
     /// The engine's architecture.
     pub arch: String,
+    /// The images that the local Docker had at the start.
+    pub local: Local,
     /// Whether packages may be installed.
     pub setup: bool,
     /// Where to say what happens.
@@ -151,19 +171,23 @@ async fn make_one(
     };
     let (local, how) =
         made.map_err(|error| coded(Exit::of(&error), error.context(format!("make the image {name}"))))?;
-    let Some(image) = Docker.image(&local).await? else {
+    let found = match how {
+        How::Unchanged => maker.local.image(&local).await?,
+        _ => Docker.image(&local).await?,
+    };
+    let Some(image) = found else {
         crate::fail!(
             Exit::Environment,
             "the image {local} is gone from the local Docker right after it was made"
         );
     };
     let reference = content_reference(name, &image.id);
-    if Docker.image(&reference).await?.is_none() {
+    if maker.local.image(&reference).await?.is_none() {
         Docker.tag(&local, &reference).await?;
     }
     let took = start.elapsed();
     step.done(format!("{}, {}", how.verb(), text::bytes(image.size)));
-    Ok(Built { name: name.to_owned(), reference, id: image.id, bytes: image.size, how, took })
+    Ok(Built { name: name.to_owned(), reference, id: image.id.clone(), bytes: image.size, image, how, took })
 }
 
 /// The reference to deploy an image of this id by.

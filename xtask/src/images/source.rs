@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use camino::Utf8Path;
 use xshell::{Shell, cmd};
 
-use super::{How, LOCAL, Maker, key};
+use super::{How, LOCAL, Local, Maker, key};
 use crate::cmd::Run;
 use crate::config::ImageSpec;
 use crate::docker::Docker;
@@ -25,15 +25,15 @@ fn recipe_reference(name: &str, recipe: &Utf8Path) -> Result<String> {
 ///
 /// # Errors
 /// Docker cannot be asked or the recipe cannot be read.
-pub async fn present(name: &str, spec: &ImageSpec) -> Result<Option<String>> {
+pub async fn present(name: &str, spec: &ImageSpec, local: &Local) -> Result<Option<String>> {
     if let Some(reference) = &spec.pull
-        && Docker.image(reference).await?.is_some()
+        && local.image(reference).await?.is_some()
     {
         return Ok(Some(reference.clone()));
     }
     if let Some(recipe) = &spec.recipe {
         let reference = recipe_reference(name, recipe)?;
-        if Docker.image(&reference).await?.is_some() {
+        if local.image(&reference).await?.is_some() {
             return Ok(Some(reference));
         }
     }
@@ -45,7 +45,7 @@ pub async fn present(name: &str, spec: &ImageSpec) -> Result<Option<String>> {
 /// # Errors
 /// It can neither be pulled nor made.
 pub async fn ensure(maker: &Maker, name: &str, spec: &ImageSpec, step: &Step) -> Result<(String, How)> {
-    if let Some(reference) = present(name, spec).await? {
+    if let Some(reference) = present(name, spec, &maker.local).await? {
         return Ok((reference, How::Unchanged));
     }
     if !maker.setup {

@@ -1,14 +1,15 @@
 //! Images that a chart names but the suite does not: found before anything is installed, and brought or named.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, anyhow};
 
 use super::Installer;
 use super::manifest::{self, Named};
-use crate::docker::{Docker, normalized};
+use crate::docker::{Docker, Image, normalized};
 use crate::exit::{Exit, ExitWith};
-use crate::images::{LOCAL, deliver};
+use crate::images::LOCAL;
+use crate::images::deliver::{self, Wanted};
 use crate::{fail, text};
 
 /// Makes sure that the nodes hold what the rendered manifests name.
@@ -40,16 +41,16 @@ pub(super) async fn ensure(installer: Installer<'_>, rendered: &[(String, String
         return Ok(());
     }
     let held = installer.held;
-    let mut bring = BTreeSet::new();
+    let mut bring = BTreeMap::new();
     let mut nowhere = Vec::new();
     for (release, image) in &named {
         let full = normalized(&image.image).or_exit(Exit::Usage)?;
-        if held.values().all(|holds| holds.contains(&full)) || bring.contains(&image.image) {
+        if held.values().all(|holds| holds.names(&full)) || bring.contains_key(&image.image) {
             continue;
         }
         match obtain(installer, &image.image).await {
-            Ok(()) => {
-                bring.insert(image.image.clone());
+            Ok(local) => {
+                bring.insert(image.image.clone(), Wanted::new(&image.image, local)?);
             }
             Err(reason) => {
                 nowhere.push(format!("{} (release {release}, {}): {reason}", image.image, image.by));
@@ -65,18 +66,19 @@ pub(super) async fn ensure(installer: Installer<'_>, rendered: &[(String, String
         return Err(err).or_exit(Exit::Environment);
     }
     if !bring.is_empty() {
-        let references: Vec<String> = bring.into_iter().collect();
-        deliver::deliver(nodes, &references, installer.events).await?;
+        let wanted: Vec<Wanted> = bring.into_values().collect();
+        deliver::deliver(nodes, &wanted, installer.events).await?;
     }
     Ok(())
 }
 
 /// Has the image in the local Docker, by a pull where that is allowed; else says why not.
-async fn obtain(installer: Installer<'_>, image: &str) -> Result<(), String> {
+async fn obtain(installer: Installer<'_>, image: &str) -> Result<Image, String> {
+    let unasked = |error: anyhow::Error| format!("docker does not answer: {error:#}");
     match Docker.image(image).await {
-        Ok(Some(_)) => return Ok(()),
+        Ok(Some(found)) => return Ok(found),
         Ok(None) => {}
-        Err(error) => return Err(format!("docker does not answer: {error:#}")),
+        Err(error) => return Err(unasked(error)),
     }
     if !installer.setup {
         return Err("neither the nodes nor the local Docker have it".to_owned());
@@ -87,7 +89,9 @@ async fn obtain(installer: Installer<'_>, image: &str) -> Result<(), String> {
         let last =
             text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned();
         format!("neither the nodes nor the local Docker have it, and it cannot be pulled ({last})")
-    })
+    })?;
+    let pulled = Docker.image(image).await.map_err(unasked)?;
+    pulled.ok_or_else(|| "it was pulled, and is not in the local Docker".to_owned())
 }
 
 fn refuse_pulling_ours(release: &str, named: &Named) -> Result<()> {

@@ -113,7 +113,7 @@ pub async fn look(context: Context<'_>) -> Vec<Finding> {
 
 async fn node_image(context: Context<'_>) -> Finding {
     let spec = context.tools.node_image.spec();
-    match crate::images::source::present("node", &spec).await {
+    match crate::images::source::present("node", &spec, &crate::images::Local::default()).await {
         Ok(Some(reference)) => Finding::good("node image", format!("{reference} is in the local Docker")),
         Ok(None) => Finding::warning(
             "node image",

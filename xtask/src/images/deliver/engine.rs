@@ -1,0 +1,165 @@
+//! The two ends of a delivery, as the simulation replaces them: the local image store and a node's.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kind_client::{Node, Running};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+
+use super::held::{Held, SCRIPT, SOURCE};
+use crate::cmd::Group;
+use crate::docker::{Docker, Image};
+use crate::text;
+
+/// How long a node may take to say what it holds.
+const ASK: Duration = Duration::from_secs(60);
+/// How long a node may take to import what it was sent.
+pub(super) const IMPORT: Duration = Duration::from_secs(15 * 60);
+/// What is kept of a program's complaint.
+const COMPLAINT: u64 = 16 << 10;
+
+/// The local image store.
+pub(super) trait Engine {
+    /// Its archive under way.
+    type Save: Save;
+
+    /// What it has of `references`, in their order.
+    async fn images(&self, references: &[String]) -> Result<Vec<Option<Image>>>;
+
+    /// Starts an archive of these references or ids.
+    fn save(&self, what: &[String]) -> Result<Self::Save>;
+
+    /// Sends an image to a registry on this machine.
+    async fn push(&self, from: &str, to: &str) -> Result<()>;
+}
+
+/// An archive under way.
+pub(super) trait Save {
+    /// Its bytes.
+    type Stream: AsyncRead + Unpin + Send;
+
+    /// The bytes; once.
+    fn stream(&mut self) -> Result<Self::Stream>;
+
+    /// Waits for the end, after all bytes were read.
+    async fn end(self) -> Result<()>;
+}
+
+/// A node's image store.
+pub(super) trait Store {
+    /// An import under way.
+    type Import: Import;
+
+    /// The node's name.
+    fn name(&self) -> &str;
+
+    /// What it holds.
+    async fn held(&self) -> Result<Held>;
+
+    /// Starts an import.
+    async fn import(&self) -> Result<Self::Import>;
+
+    /// Remembers Docker's ids of images: full name and id.
+    async fn label(&self, images: &[(String, String)]) -> Result<()>;
+}
+
+/// An import under way; dropping it ends it.
+pub(super) trait Import {
+    /// Where the archive goes.
+    type Writer: AsyncWrite + Unpin;
+
+    /// Where the archive goes; once.
+    fn writer(&mut self) -> Result<Self::Writer>;
+
+    /// Waits for the end, after the writer was shut down.
+    async fn end(self) -> Result<()>;
+}
+
+/// `docker save` under way.
+pub(super) struct DockerSave {
+    shown: String,
+    group: Group,
+    stderr: Option<ChildStderr>,
+}
+
+impl Engine for Docker {
+    type Save = DockerSave;
+
+    async fn images(&self, references: &[String]) -> Result<Vec<Option<Image>>> {
+        Docker::images(*self, references).await
+    }
+
+    fn save(&self, what: &[String]) -> Result<DockerSave> {
+        let mut group = Docker::save(*self, what)?;
+        let stderr = group.child.stderr.take();
+        Ok(DockerSave { shown: format!("docker save {}", what.join(" ")), group, stderr })
+    }
+
+    async fn push(&self, from: &str, to: &str) -> Result<()> {
+        self.tag(from, to).await?;
+        let pushed = Docker::push(*self, to).await;
+        // The tag was for the push alone; that it stays after a failure here does no harm.
+        let _ = self.untag(to).await;
+        pushed
+    }
+}
+
+impl Save for DockerSave {
+    type Stream = ChildStdout;
+
+    fn stream(&mut self) -> Result<ChildStdout> {
+        self.group.child.stdout.take().context("the output of docker save was not captured")
+    }
+
+    async fn end(mut self) -> Result<()> {
+        let mut complaint = String::new();
+        if let Some(stderr) = self.stderr.take() {
+            // What docker says is short; what is not UTF-8 is left out.
+            let _ = stderr.take(COMPLAINT).read_to_string(&mut complaint).await;
+        }
+        let status = self.group.child.wait().await.context("wait for docker save")?;
+        self.group.disarm();
+        if !status.success() {
+            bail!("`{}` ended with {}: {}", self.shown, text::status(status), complaint.trim());
+        }
+        Ok(())
+    }
+}
+
+impl Store for Node {
+    type Import = Running;
+
+    fn name(&self) -> &str {
+        Node::name(self)
+    }
+
+    async fn held(&self) -> Result<Held> {
+        Ok(Held::parse(&self.exec(["sh", "-c", SCRIPT]).deadline(ASK).ensure_stdout().await?))
+    }
+
+    async fn import(&self) -> Result<Running> {
+        let import = ["ctr", "--namespace", "k8s.io", "images", "import", "-"];
+        Ok(self.exec(import).deadline(IMPORT).spawn()?)
+    }
+
+    async fn label(&self, images: &[(String, String)]) -> Result<()> {
+        let label = |(name, id): &(String, String)| {
+            format!("ctr --namespace k8s.io images label {name} {SOURCE}={id}")
+        };
+        let script = images.iter().map(label).collect::<Vec<_>>().join(" && ");
+        Ok(self.exec(["sh", "-c", &script]).deadline(ASK).ensure_success().await?)
+    }
+}
+
+impl Import for Running {
+    type Writer = ChildStdin;
+
+    fn writer(&mut self) -> Result<ChildStdin> {
+        self.stdin.take().context("the input of the import was not captured")
+    }
+
+    async fn end(self) -> Result<()> {
+        Ok(self.wait().await?)
+    }
+}
