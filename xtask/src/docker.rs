@@ -43,6 +43,9 @@ pub struct Info {
     /// The runtime that containers get.
     #[serde(default)]
     pub default_runtime: String,
+    /// What the storage driver says of itself, as pairs.
+    #[serde(default)]
+    pub driver_status: Option<Vec<(String, String)>>,
 }
 
 /// Why the engine cannot be used.
@@ -116,6 +119,14 @@ impl Info {
     #[must_use]
     pub fn arch(&self) -> &str {
         architecture(&self.architecture)
+    }
+
+    /// Whether images are in containerd's store, with their layers as they are pushed
+    /// (docs.docker.com/engine/storage/containerd).
+    #[must_use]
+    pub fn containerd_store(&self) -> bool {
+        let mut status = self.driver_status.iter().flatten();
+        status.any(|(key, value)| key == "driver-type" && value.starts_with("io.containerd."))
     }
 }
 
@@ -222,23 +233,23 @@ impl Docker {
         Ok(())
     }
 
-    /// Takes a reference away from an image.
+    /// Takes a reference away from an image, and the image itself where it was the last one.
     ///
     /// # Errors
-    /// There is none of this name.
-    pub async fn untag(self, reference: &str) -> Result<()> {
+    /// There is no such reference, or a container uses the image.
+    pub async fn remove(self, reference: &str) -> Result<()> {
         let sh = Shell::new()?;
-        Run::new(cmd!(sh, "docker image rm --no-prune {reference}"), QUICK).success().await?;
+        Run::new(cmd!(sh, "docker image rm {reference}"), QUICK).success().await?;
         Ok(())
     }
 
-    /// Sends an image to the registry that its reference names.
+    /// Pushes an image to the registry that its reference names.
     ///
     /// # Errors
-    /// It cannot be sent.
-    pub async fn push(self, reference: &str) -> Result<()> {
+    /// The registry cannot be reached or does not take it.
+    pub async fn push(self, reference: &str, on_line: impl FnMut(&str) + Send) -> Result<()> {
         let sh = Shell::new()?;
-        Run::new(cmd!(sh, "docker push {reference}"), LONG).success().await?;
+        Run::new(cmd!(sh, "docker push {reference}"), LONG).on_line(on_line).success().await?;
         Ok(())
     }
 
@@ -376,5 +387,13 @@ mod tests {
     fn architectures_are_named_as_platforms_are() {
         let info: Info = serde_json::from_str(r#"{"Architecture": "aarch64"}"#).unwrap();
         assert_eq!(info.arch(), "arm64");
+        assert!(!info.containerd_store());
+    }
+
+    #[test]
+    fn the_containerd_store_is_known_by_its_driver() {
+        let text = r#"{"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]]}"#;
+        let info: Info = serde_json::from_str(text).unwrap();
+        assert!(info.containerd_store());
     }
 }

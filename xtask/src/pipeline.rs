@@ -13,7 +13,7 @@ use crate::config::{ImagesFile, Suite, Tools, Workspace};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
 use crate::helm::Helm;
-use crate::images::deliver::{Delivered, Inventory};
+use crate::images::deliver::{Delivered, Inventory, Push};
 use crate::images::{self, Built, Maker};
 use crate::ledger::Ledger;
 use crate::namespaces::{self, Namespaces};
@@ -97,6 +97,16 @@ impl Session {
         }
     }
 
+    /// When images come by `docker push`; `invest` is whether to spend time on changes to come.
+    #[must_use]
+    pub fn push(&self, machine: &Machine, invest: bool) -> Push {
+        Push {
+            memory: Some(self.env.cache.join("pushed-layers.json")),
+            invest,
+            compressed: machine.docker.containerd_store(),
+        }
+    }
+
     /// The cluster of the plan, with its node image made where it has to be.
     ///
     /// # Errors
@@ -164,8 +174,10 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
         select(session, plan),
     )?;
     session.find(|found| found.images = built.clone());
-    let held = deliver(session, plan, &cluster, &built).await?;
-    let deployed = Deployed { cluster: &cluster, held: &held, built: &built };
+    // A machine of a CI system is gone before there is a next change.
+    let push = session.push(&machine, !plan.ci);
+    let held = deliver(session, plan, &cluster, &built, &push).await?;
+    let deployed = Deployed { cluster: &cluster, held: &held, built: &built, push: &push };
     let mut results = Vec::new();
     let mut failure = None;
     for (suite, tests) in plan.suites.iter().zip(&selected).filter(|(_, tests)| !tests.is_empty()) {
@@ -187,6 +199,7 @@ async fn deliver(
     plan: &Plan,
     cluster: &Cluster,
     built: &BTreeMap<String, Built>,
+    push: &Push,
 ) -> Result<Inventory> {
     if cluster.nodes.is_empty() {
         return Ok(Inventory::new());
@@ -195,7 +208,7 @@ async fn deliver(
     names.sort();
     names.dedup();
     let wanted = names.into_iter().map(|name| built[name].wanted()).collect::<Result<Vec<_>>>()?;
-    let delivery = images::deliver::deliver(&cluster.nodes, &wanted, &session.events).await?;
+    let delivery = images::deliver::deliver(&cluster.nodes, &wanted, push, &session.events).await?;
     session.find(|found| found.delivered.extend(delivery.nodes));
     Ok(delivery.held)
 }
@@ -213,6 +226,7 @@ struct Deployed<'a> {
     cluster: &'a Cluster,
     held: &'a Inventory,
     built: &'a BTreeMap<String, Built>,
+    push: &'a Push,
 }
 
 async fn run_suite(
@@ -222,7 +236,7 @@ async fn run_suite(
     suite: &Suite,
     tests: &[Test],
 ) -> Result<Vec<TestResult>> {
-    let Deployed { cluster, held, built } = deployed;
+    let Deployed { cluster, held, built, push } = deployed;
     let Session { events, ledger, .. } = session;
     let client = &cluster.client;
     let folder = plan.output.join(&suite.name).join(&suite.variant);
@@ -230,8 +244,16 @@ async fn run_suite(
     let facts = facts(plan, suite, &namespaces, built);
 
     let helm = session.helm(cluster);
-    let installer =
-        release::Installer { helm: &helm, cluster, held, folder: &folder, setup: plan.setup, events, ledger };
+    let installer = release::Installer {
+        helm: &helm,
+        cluster,
+        held,
+        push,
+        folder: &folder,
+        setup: plan.setup,
+        events,
+        ledger,
+    };
     // Rendering touches nothing that fixtures make.
     let (_, prepared) = tokio::try_join!(
         fixtures_of(session, plan, cluster, suite, &namespaces, &facts),

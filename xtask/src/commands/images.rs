@@ -66,7 +66,8 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
                 wanted.push(built[name].wanted()?);
             }
             let nodes = kind.nodes(&cluster).await.or_exit(Exit::Environment)?;
-            let delivery = deliver::deliver(&nodes, &wanted, &session.events).await?;
+            let delivery =
+                deliver::deliver(&nodes, &wanted, &session.push(&machine, true), &session.events).await?;
             print(&built, delivery.nodes, args.json)?;
         }
     }

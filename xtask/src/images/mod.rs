@@ -20,6 +20,7 @@ use deliver::Wanted;
 
 mod build;
 pub mod deliver;
+pub mod endpoint;
 pub mod key;
 mod local;
 pub mod source;

@@ -10,7 +10,7 @@ use crate::config::{Release, Suite};
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith};
 use crate::helm::{Helm, Install};
-use crate::images::deliver::Inventory;
+use crate::images::deliver::{Inventory, Push};
 use crate::ledger::{Ledger, ReleaseName};
 use crate::namespaces::Namespaces;
 use crate::template::{self, Facts};
@@ -59,6 +59,8 @@ pub struct Installer<'a> {
     pub cluster: &'a Cluster,
     /// What its nodes hold.
     pub held: &'a Inventory,
+    /// When images come by `docker push`.
+    pub push: &'a Push,
     /// Where rendered values go.
     pub folder: &'a Utf8Path,
     /// Whether missing images may be pulled.

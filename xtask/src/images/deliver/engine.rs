@@ -9,7 +9,7 @@ use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
 use super::held::{Held, SCRIPT, SOURCE};
 use crate::cmd::Group;
-use crate::docker::{Docker, Image};
+use crate::docker::Docker;
 use crate::text;
 
 /// How long a node may take to say what it holds.
@@ -24,14 +24,14 @@ pub(super) trait Engine {
     /// Its archive under way.
     type Save: Save;
 
-    /// What it has of `references`, in their order.
-    async fn images(&self, references: &[String]) -> Result<Vec<Option<Image>>>;
-
     /// Starts an archive of these references or ids.
     fn save(&self, what: &[String]) -> Result<Self::Save>;
 
-    /// Sends an image to a registry on this machine.
-    async fn push(&self, from: &str, to: &str) -> Result<()>;
+    /// Sends an image by its id to a registry on this machine, under a name that is left behind.
+    async fn push(&self, id: &str, to: &str) -> Result<()>;
+
+    /// Takes such a name away.
+    async fn forget(&self, name: &str) -> Result<()>;
 }
 
 /// An archive under way.
@@ -72,8 +72,8 @@ pub(super) trait Import {
     /// Where the archive goes; once.
     fn writer(&mut self) -> Result<Self::Writer>;
 
-    /// Waits for the end, after the writer was shut down.
-    async fn end(self) -> Result<()>;
+    /// Waits for the end, after the writer was shut down; gives what the node holds then.
+    async fn end(self) -> Result<Held>;
 }
 
 /// `docker save` under way.
@@ -86,22 +86,19 @@ pub(super) struct DockerSave {
 impl Engine for Docker {
     type Save = DockerSave;
 
-    async fn images(&self, references: &[String]) -> Result<Vec<Option<Image>>> {
-        Docker::images(*self, references).await
-    }
-
     fn save(&self, what: &[String]) -> Result<DockerSave> {
         let mut group = Docker::save(*self, what)?;
         let stderr = group.child.stderr.take();
         Ok(DockerSave { shown: format!("docker save {}", what.join(" ")), group, stderr })
     }
 
-    async fn push(&self, from: &str, to: &str) -> Result<()> {
-        self.tag(from, to).await?;
-        let pushed = Docker::push(*self, to).await;
-        // The tag was for the push alone; that it stays after a failure here does no harm.
-        let _ = self.untag(to).await;
-        pushed
+    async fn push(&self, id: &str, to: &str) -> Result<()> {
+        self.tag(id, to).await?;
+        Docker::push(*self, to, |_| {}).await
+    }
+
+    async fn forget(&self, name: &str) -> Result<()> {
+        self.remove(name).await
     }
 }
 
@@ -139,8 +136,9 @@ impl Store for Node {
     }
 
     async fn import(&self) -> Result<Running> {
-        let import = ["ctr", "--namespace", "k8s.io", "images", "import", "-"];
-        Ok(self.exec(import).deadline(IMPORT).spawn()?)
+        // What came of it is asked in the same process: another one would take longer than the answer.
+        let script = format!("ctr --namespace k8s.io images import - >&2 && {{\n{SCRIPT}\n}}");
+        Ok(self.exec(["sh", "-c", &script]).deadline(IMPORT).spawn()?)
     }
 
     async fn label(&self, images: &[(String, String)]) -> Result<()> {
@@ -159,7 +157,12 @@ impl Import for Running {
         self.stdin.take().context("the input of the import was not captured")
     }
 
-    async fn end(self) -> Result<()> {
-        Ok(self.wait().await?)
+    async fn end(mut self) -> Result<Held> {
+        let mut stdout = self.stdout.take().context("the output of the import was not captured")?;
+        let mut answer = String::new();
+        let (read, ended) = tokio::join!(stdout.read_to_string(&mut answer), self.wait());
+        ended?;
+        read.context("read what the import says")?;
+        Ok(Held::parse(&answer))
     }
 }

@@ -52,6 +52,7 @@ struct Content {
     layers: Vec<String>,
     children: Vec<String>,
     unpacked: bool,
+    layer: bool,
 }
 
 impl Held {
@@ -110,6 +111,7 @@ impl Held {
                 content.children.push(child.to_owned());
             } else if let Some(plain) = label.strip_prefix(PLAIN) {
                 self.layers.insert(plain.to_owned(), digest.to_owned());
+                content.layer = true;
             } else if label.starts_with(SNAPSHOT) {
                 content.unpacked = true;
             }
@@ -129,6 +131,12 @@ impl Held {
     #[must_use]
     pub fn layer(&self, plain: &str) -> Option<Blob> {
         self.blob(plain).or_else(|| self.blob(self.layers.get(plain)?))
+    }
+
+    /// Whether the blob of this digest is known to be a layer.
+    #[must_use]
+    pub fn is_layer(&self, digest: &str) -> bool {
+        self.content.get(digest).is_some_and(|content| content.layer && content.bytes.is_some())
     }
 
     /// Whether there is an image of this full name, whatever its content.

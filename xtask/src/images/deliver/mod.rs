@@ -20,11 +20,14 @@ mod held;
 mod layout;
 mod legacy;
 mod outlets;
+mod push;
+mod pushed;
 mod transfer;
 
 use engine::{Engine, Store};
 pub use held::Held;
-use transfer::{Taker, Transfer};
+pub use push::Push;
+use transfer::{Outcome, Taker, Transfer};
 
 /// How often a node is sent what it lacks.
 const ATTEMPTS: usize = 2;
@@ -126,14 +129,27 @@ struct Target<'a, S> {
 ///
 /// # Errors
 /// An image is for another platform, Docker cannot give one, or a node did not take it: each such node with its reason; exit 3.
-pub async fn deliver(nodes: &[Node], wanted: &[Wanted], events: &Events) -> Result<Delivery> {
-    run(&Docker, nodes, wanted, events).await.or_exit(Exit::Environment)
+pub async fn deliver(nodes: &[Node], wanted: &[Wanted], push: &Push, events: &Events) -> Result<Delivery> {
+    run(&Docker, nodes, wanted, push, events).await.or_exit(Exit::Environment)
+}
+
+/// Has Docker compress and remember the layers of images, so that a later change of one needs nothing but itself. It
+/// takes a processor's time, once for each layer: meant for when there is nothing else to do.
+///
+/// # Errors
+/// Docker does not push; exit 3.
+pub async fn prepare(images: &[&Image], memory: &Push) -> Result<()> {
+    let ids: Vec<String> =
+        images.iter().filter(|image| memory.lacks(image)).map(|image| image.id.clone()).collect();
+    let Some(first) = images.first().filter(|_| !ids.is_empty()) else { return Ok(()) };
+    push::prepare(&Docker, &ids, &first.architecture, memory).await.or_exit(Exit::Environment)
 }
 
 async fn run<E: Engine, S: Store>(
     engine: &E,
     nodes: &[S],
     wanted: &[Wanted],
+    push: &Push,
     events: &Events,
 ) -> Result<Delivery> {
     let step = events.step(
@@ -160,7 +176,7 @@ async fn run<E: Engine, S: Store>(
             break;
         }
         let start = Instant::now();
-        let transfer = Transfer { engine, wanted, events, step: &step };
+        let transfer = Transfer { engine, wanted, push, events, step: &step };
         let transferred = transfer.run(&takers).await?;
         let took = start.elapsed();
         let took_part: Vec<usize> = takers.iter().map(|taker| taker.at).collect();
@@ -177,14 +193,15 @@ async fn run<E: Engine, S: Store>(
                 }
             }
         }
-        let reasons = transferred.nodes.into_iter().map(|outcome| outcome.failure);
-        let proofs = took_part.iter().map(|at| prove(targets[*at].node, wanted, &transferred.configs));
+        let proofs = took_part
+            .iter()
+            .zip(transferred.nodes)
+            .map(|(at, outcome)| prove(targets[*at].node, wanted, &transferred.configs, outcome));
         let proofs = join_all(proofs).await;
-        for ((at, proof), reason) in took_part.iter().zip(proofs).zip(reasons) {
+        for (at, proof) in took_part.iter().zip(proofs) {
             let target = &mut targets[*at];
             target.report.seconds.proof += proof.took;
-            // That the import said no comes first: it knows why.
-            let wrong = reason.or(proof.wrong);
+            let wrong = proof.wrong;
             if let Some(held) = proof.held {
                 target.held = held;
             } else {
@@ -275,16 +292,25 @@ struct Proof {
     took: Duration,
 }
 
-/// Asks a node what arrived; `configs` are the configurations that were sent, by the image's place in `wanted`.
-async fn prove<S: Store>(node: &S, wanted: &[Wanted], configs: &BTreeMap<usize, String>) -> Proof {
+/// Looks whether what arrived is what was sent: `configs`, by the image's place in `wanted`.
+async fn prove<S: Store>(
+    node: &S,
+    wanted: &[Wanted],
+    configs: &BTreeMap<usize, String>,
+    outcome: Outcome,
+) -> Proof {
     let start = Instant::now();
     let proof = |held, wrong| Proof { held, wrong, took: start.elapsed() };
-    let held = match node.held().await {
-        Ok(held) => held,
-        Err(error) => {
-            let wrong = format!("it does not say what arrived: {}", message(&error));
-            return proof(None, Some(wrong));
-        }
+    let held = match (outcome.held, outcome.failure) {
+        (Some(held), None) => held,
+        // That the import said no comes first: it knows why.
+        (_, Some(failure)) => return proof(node.held().await.ok(), Some(failure)),
+        (None, None) => match node.held().await {
+            Ok(held) => held,
+            Err(error) => {
+                return proof(None, Some(format!("it does not say what arrived: {}", message(&error))));
+            }
+        },
     };
     let differs = |(at, config): (&usize, &String)| held.differs(&wanted[*at].name, config);
     let wrong = configs.iter().find_map(differs);

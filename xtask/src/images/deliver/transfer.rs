@@ -15,6 +15,7 @@ use super::held::{Blob, Held};
 use super::layout;
 use super::legacy;
 use super::outlets::{Inlet, Outlets, STALL};
+use super::push::{self, Cost, Push};
 use super::{Method, Wanted};
 use crate::docker::{Image, architecture};
 use crate::events::{Events, Step};
@@ -38,6 +39,7 @@ pub(super) struct Taker<'a, S> {
 pub(super) struct Transfer<'a, E> {
     pub(super) engine: &'a E,
     pub(super) wanted: &'a [Wanted],
+    pub(super) push: &'a Push,
     pub(super) events: &'a Events,
     pub(super) step: &'a Step,
 }
@@ -58,6 +60,8 @@ pub(super) struct Outcome {
     /// Name, bytes that existed, bytes that were sent.
     pub(super) images: Vec<(String, u64, u64)>,
     pub(super) failure: Option<String>,
+    /// What it holds now, where the import ended well.
+    pub(super) held: Option<Held>,
 }
 
 /// What the sending side did.
@@ -72,25 +76,43 @@ impl<E: Engine> Transfer<'_, E> {
     /// # Errors
     /// The local store does not give an image. That a node fails is in its outcome.
     pub(super) async fn run<S: Store>(&self, takers: &[Taker<'_, S>]) -> Result<Transferred> {
-        self.by_save(takers).await
+        let held: Vec<&Held> = takers.iter().map(|taker| taker.held).collect();
+        let wanted: Vec<&Wanted> = self.places(takers).into_iter().map(|at| &self.wanted[at]).collect();
+        if let Some(cost) = self.push.pays(&wanted, &held) {
+            if cost == Cost::Once {
+                self.step.progress("docker compresses layers that it has never pushed; this once");
+            }
+            match self.send(takers, Method::Push, |outlets| self.push(takers, outlets, cost)).await {
+                Ok(transferred) => return Ok(transferred),
+                // The other way needs less.
+                Err(error) => tracing::debug!("docker push did not do: {error:#}"),
+            }
+        }
+        self.send(takers, Method::Save, |outlets| self.save(takers, outlets)).await
     }
 
-    async fn by_save<S: Store>(&self, takers: &[Taker<'_, S>]) -> Result<Transferred> {
+    /// Has `source` send to an import on each node.
+    async fn send<S: Store>(
+        &self,
+        takers: &[Taker<'_, S>],
+        method: Method,
+        source: impl AsyncFnOnce(Outlets) -> Result<Sent>,
+    ) -> Result<Transferred> {
         let (outlets, inlets) = Outlets::new(takers.len());
         let imports = takers.iter().zip(inlets).map(|(taker, inlet)| async {
             match import(taker.node, inlet).await {
-                Ok(true) => None,
-                Ok(false) => Some("it was not sent the whole".to_owned()),
+                Ok(Some(held)) => Ok(held),
+                Ok(None) => Err("it was not sent the whole".to_owned()),
                 Err(error) => {
                     let reason = message(&error);
                     // At once: the others may take minutes more.
                     self.events.warn(format!("{}: {reason}", taker.node.name()));
-                    Some(reason)
+                    Err(reason)
                 }
             }
         });
         let send = async {
-            match timeout(IMPORT, self.save(takers, outlets)).await {
+            match timeout(IMPORT, source(outlets)).await {
                 Ok(sent) => sent,
                 Err(_) => Err(anyhow!("the images were not sent within {}", text::seconds(IMPORT))),
             }
@@ -98,28 +120,71 @@ impl<E: Engine> Transfer<'_, E> {
         let (sent, ends) = tokio::join!(send, join_all(imports));
         let mut sent = sent?;
         for (outcome, end) in sent.nodes.iter_mut().zip(ends) {
-            // A node that took nothing knows less than we do.
-            outcome.failure = outcome.failure.take().or(end);
+            match end {
+                Ok(held) => outcome.held = Some(held),
+                // A node that took nothing knows less than we do.
+                Err(reason) => outcome.failure = outcome.failure.take().or(Some(reason)),
+            }
         }
-        Ok(Transferred { method: Method::Save, configs: sent.configs, nodes: sent.nodes })
+        Ok(Transferred { method, configs: sent.configs, nodes: sent.nodes })
+    }
+
+    /// The places in `wanted` of what any taker lacks.
+    fn places<S>(&self, takers: &[Taker<'_, S>]) -> Vec<usize> {
+        let mut places: Vec<usize> = takers.iter().flat_map(|taker| taker.lacks.iter().copied()).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    /// The ids of what any taker lacks: by id, so that a tag which moves meanwhile changes nothing.
+    fn ids<S>(&self, takers: &[Taker<'_, S>]) -> Vec<String> {
+        let mut ids: Vec<String> =
+            self.places(takers).into_iter().map(|at| self.wanted[at].image.id.clone()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Sends what Docker pushes.
+    async fn push<S: Store>(
+        &self,
+        takers: &[Taker<'_, S>],
+        mut outlets: Outlets,
+        cost: Cost,
+    ) -> Result<Sent> {
+        let held: Vec<&Held> = takers.iter().map(|taker| taker.held).collect();
+        let brought =
+            push::push(self.engine, &self.ids(takers), &held, arch(takers), self.push, cost).await?;
+        let tag = unique();
+        let send = async {
+            for (at, (plain, blob)) in brought.images.iter().flat_map(|image| &image.layers).enumerate() {
+                let lacks = |held: &&Held| held.layer(plain).or_else(|| held.blob(&blob.digest)).is_none();
+                let who: Vec<bool> = held.iter().map(lacks).collect();
+                if who.contains(&true) {
+                    let bytes = brought.blobs.get(&blob.digest).cloned();
+                    let bytes = bytes.with_context(|| {
+                        format!("the layer {} is too big to be kept in memory", blob.digest)
+                    })?;
+                    outlets.file(&who, &format!("blobs/{tag}-{at}"), bytes).await?;
+                }
+            }
+            self.complete(takers, &mut outlets, &brought.images, &tag).await
+        };
+        // Docker forgets the names while the nodes import.
+        let (sent, ()) = tokio::join!(send, push::forget(self.engine, &brought.names));
+        sent
     }
 
     /// Streams the archive of all that any taker lacks; the outlets end with it.
     async fn save<S: Store>(&self, takers: &[Taker<'_, S>], mut outlets: Outlets) -> Result<Sent> {
-        let mut places: Vec<usize> = takers.iter().flat_map(|taker| taker.lacks.iter().copied()).collect();
-        places.sort_unstable();
-        places.dedup();
-        // By id, so that a tag which moves meanwhile changes nothing.
-        let mut ids: Vec<String> = places.iter().map(|at| self.wanted[*at].image.id.clone()).collect();
-        ids.sort_unstable();
-        ids.dedup();
+        let (places, ids) = (self.places(takers), self.ids(takers));
         let images: Vec<&Image> = places.iter().map(|at| &self.wanted[*at].image).collect();
         let folders = images.iter().flat_map(|image| legacy::folders(&image.layers)).collect();
         let last: Vec<&str> = images.iter().filter_map(|image| Some(image.layers.last()?.as_str())).collect();
         let held: Vec<&Held> = takers.iter().map(|taker| taker.held).collect();
         let tag = unique();
-        let arch = held.first().map_or("", |held| architecture(&held.machine));
-        let relay = Relay { folders: &folders, last: &last, held: &held, arch, tag: &tag };
+        let relay = Relay { folders: &folders, last: &last, held: &held, arch: arch(takers), tag: &tag };
 
         let mut save = self.engine.save(&ids)?;
         let stream = save.stream()?;
@@ -206,21 +271,26 @@ fn layers_for(held: &Held, image: &Archived, counted: &mut Vec<String>) -> (Vec<
     (layers, existed, sent)
 }
 
-/// Copies what comes to a node's import and waits for its end; false where what came was cut.
-async fn import<S: Store>(node: &S, inlet: Inlet) -> Result<bool> {
+/// The nodes' architecture, as images name it.
+fn arch<'a, S>(takers: &[Taker<'a, S>]) -> &'a str {
+    takers.first().map_or("", |taker| architecture(&taker.held.machine))
+}
+
+/// Copies what comes to a node's import, waits for its end, and gives what the node holds then; nothing where what came was
+/// cut.
+async fn import<S: Store>(node: &S, inlet: Inlet) -> Result<Option<Held>> {
     let mut import = node.import().await?;
     let mut writer = import.writer()?;
     let copied = inlet.copy_to(&mut writer).await;
     match copied {
         Ok(true) => {
             drop(writer);
-            import.end().await?;
-            Ok(true)
+            Ok(Some(import.end().await?))
         }
         Ok(false) => {
             // With its input open: what was cut must not look like an end.
             drop(import);
-            Ok(false)
+            Ok(None)
         }
         Err(broken) => {
             drop(writer);
