@@ -208,7 +208,7 @@ async fn deliver(
     names.sort();
     names.dedup();
     let wanted = names.into_iter().map(|name| built[name].wanted()).collect::<Result<Vec<_>>>()?;
-    let delivery = images::deliver::deliver(&cluster.nodes, &wanted, push, &session.events).await?;
+    let delivery = images::deliver::deliver(&cluster.nodes, None, &wanted, push, &session.events).await?;
     session.find(|found| found.delivered.extend(delivery.nodes));
     Ok(delivery.held)
 }

@@ -89,9 +89,11 @@ async fn ensure_coded(
     let origin = Origin { image: wanted.image.clone(), config: wanted.config.to_yaml() };
     // Two runs that start at once must not take each other's cluster for one that was left half made.
     let _lock = lock(&wanted.lock, events).await?;
-    let nodes = kind_nodes(kind, name).await?;
+    // Asked at the same time: where there is no such cluster, or it is stopped, there is no kubeconfig yet.
+    let (nodes, kubeconfig) = tokio::join!(kind_nodes(kind, name), kind.kubeconfig(name, Address::External));
+    let nodes = nodes?;
     if !nodes.is_empty()
-        && let Some(cluster) = reuse(kind, wanted, &origin, nodes, events).await?
+        && let Some(cluster) = reuse(kind, wanted, &origin, nodes, kubeconfig.ok(), events).await?
     {
         return Ok(cluster);
     }
@@ -121,7 +123,8 @@ async fn ensure_coded(
         .await?;
     step.progress("wait for the nodes");
     let nodes = kind_nodes(kind, name).await?;
-    let cluster = connect(kind, wanted, nodes).await?;
+    let kubeconfig = kind.kubeconfig(name, Address::External).await?;
+    let cluster = connect(&kubeconfig, wanted, nodes).await?;
     nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
     remember(&cluster.nodes, &origin).await?;
     step.done(format!("{}, all Ready", text::count(cluster.nodes.len(), "node")));
@@ -179,20 +182,22 @@ async fn reuse(
     wanted: &Wanted,
     origin: &Origin,
     nodes: Vec<Node>,
+    kubeconfig: Option<String>,
     events: &Events,
 ) -> Result<Option<Cluster>> {
     let name = &wanted.name;
     let step = events.step(Phase::Cluster, format!("reuse {name}"));
-    let running = try_join_all(nodes.iter().map(Node::is_running)).await?;
+    let (running, owned) = tokio::join!(try_join_all(nodes.iter().map(Node::is_running)), owner(&nodes));
+    let running = running?;
     let stopped = || nodes.iter().zip(&running).filter(|(_, running)| !**running).map(|(node, _)| node);
     for node in stopped() {
         step.progress(format!("start the stopped node {}", node.name()));
         node.start().await?;
     }
     let started = stopped().count();
-    // Whose it is decides, but asking for the kubeconfig meanwhile costs nothing.
-    let (owner, cluster) = tokio::join!(owner(&nodes), connect(kind, wanted, nodes.clone()));
-    match owner? {
+    // A stopped one could not say whose it is.
+    let owned = if started > 0 { owner(&nodes).await } else { owned };
+    match owned? {
         Owner::HalfMade => {
             step.progress("it was left half made; remove it");
             kind.delete(name, None).await?;
@@ -229,7 +234,11 @@ async fn reuse(
             }
         }
     }
-    let cluster = cluster?;
+    let kubeconfig = match kubeconfig.filter(|_| started == 0) {
+        Some(kubeconfig) => kubeconfig,
+        None => kind.kubeconfig(name, Address::External).await?,
+    };
+    let cluster = connect(&kubeconfig, wanted, nodes).await?;
     answers(&cluster.client, name, started > 0).await?;
     nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
     let restarted =
@@ -238,12 +247,11 @@ async fn reuse(
     Ok(Some(cluster))
 }
 
-async fn connect(kind: &Kind, wanted: &Wanted, nodes: Vec<Node>) -> Result<Cluster> {
+async fn connect(text: &str, wanted: &Wanted, nodes: Vec<Node>) -> Result<Cluster> {
     let name = &wanted.name;
-    let text = kind.kubeconfig(name, Address::External).await?;
-    write_private(&wanted.kubeconfig, &text)?;
+    write_private(&wanted.kubeconfig, text)?;
     let kubeconfig =
-        Kubeconfig::from_yaml(&text).with_context(|| format!("read kind's kubeconfig of {name}"))?;
+        Kubeconfig::from_yaml(text).with_context(|| format!("read kind's kubeconfig of {name}"))?;
     let client = client(kubeconfig, None).await?;
     Ok(Cluster { name: name.clone(), kubeconfig: wanted.kubeconfig.clone(), client, nodes })
 }

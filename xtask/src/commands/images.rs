@@ -67,7 +67,8 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
             }
             let nodes = kind.nodes(&cluster).await.or_exit(Exit::Environment)?;
             let delivery =
-                deliver::deliver(&nodes, &wanted, &session.push(&machine, true), &session.events).await?;
+                deliver::deliver(&nodes, None, &wanted, &session.push(&machine, true), &session.events)
+                    .await?;
             print(&built, delivery.nodes, args.json)?;
         }
     }

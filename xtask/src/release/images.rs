@@ -67,7 +67,7 @@ pub(super) async fn ensure(installer: Installer<'_>, rendered: &[(String, String
     }
     if !bring.is_empty() {
         let wanted: Vec<Wanted> = bring.into_values().collect();
-        deliver::deliver(nodes, &wanted, installer.push, installer.events).await?;
+        deliver::deliver(nodes, None, &wanted, installer.push, installer.events).await?;
     }
     Ok(())
 }

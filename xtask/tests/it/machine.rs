@@ -1,6 +1,6 @@
 //! What the machine lacks: exit 3 and what to do, with a report that says so too.
 
-use crate::world::{HELM, KIND, World};
+use crate::world::{DOCKER, HELM, KIND, World, docker};
 
 const SUITE: &str = "images: [postgres]\nnamespaces: {user: example}\nrun: {command: ['true']}\n";
 
@@ -54,17 +54,10 @@ fn a_cluster_that_cannot_be_created_shows_what_kind_said() {
 #[test]
 fn an_image_that_does_not_build_shows_the_end_of_its_build() {
     let world = World::new();
-    world.tool(
-        "docker",
-        r#"
-case "$1 $2" in
-  "info --format") echo '{"ServerVersion":"99.0","Architecture":"x86_64"}' ;;
-  "image inspect") case "$5" in *in-*) echo "Error: No such image: $5" >&2; exit 1 ;; *) echo '{"Id":"sha256:0123456789abcdef"}' ;; esac ;;
-  "pull docker.io/library/hello-world:latest") exit 0 ;;
+    let build = r#"  "pull docker.io/library/hello-world:latest") exit 0 ;;
   "build --tag") echo "Step 3/9 : RUN pip install"; echo "ERROR: No matching distribution found for dagster" >&2; exit 1 ;;
-  *) echo "fake docker: $*" >&2; exit 1 ;;
-esac"#,
-    );
+  *)"#;
+    world.tool("docker", &docker(&DOCKER.replacen("  *)", build, 1)));
     let end = world.run(&["images", "build", "dagster-test"]);
     end.says(
         3,
@@ -85,10 +78,11 @@ fn looking_at_the_machine_names_every_problem() {
 fn an_image_that_is_nowhere_gets_the_nearest_name() {
     let world = World::new();
     world.tool("kind", &KIND.replace("get) echo \"No kind clusters found.\" >&2", "get) echo k8s-test"));
-    let docker = crate::world::DOCKER.replace(
-        "\"image inspect\") echo",
-        "\"image ls\") echo local/app:1 ;;\n  \"image inspect\") case \"$5\" in local/*) echo 'No such image' >&2; exit 1 ;; esac; echo",
-    );
-    world.tool("docker", &docker);
+    let none = "\"image inspect\") case \"$5\" in local/*) echo 'No such image' >&2; exit 1 ;; esac; echo";
+    let listed = "\"image ls\") case \"$3\" in --format) echo local/app:1 ;; *) echo sha256:0123456789abcdef ;; esac #";
+    let script = DOCKER
+        .replace("\"image inspect\") echo", none)
+        .replace("\"image ls\") echo sha256:0123456789abcdef ;;", &format!("{listed}\n;;"));
+    world.tool("docker", &docker(&script));
     world.run(&["images", "load", "local/ap:1"]).says(2, &["did you mean `local/app:1`?"]);
 }

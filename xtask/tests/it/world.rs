@@ -6,13 +6,28 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A docker that runs, has every image and builds nothing.
+/// A docker that runs, has every image that can be pulled, and builds nothing.
 pub(crate) const DOCKER: &str = r#"
 case "$1 $2" in
   "info --format") echo '{"ServerVersion":"99.0","Architecture":"x86_64","MemTotal":34359738368,"DockerRootDir":"/nowhere/docker","CgroupVersion":"2","DefaultRuntime":"crun"}' ;;
-  "image inspect") echo '{"Id":"sha256:0123456789abcdef","Size":1000,"Architecture":"amd64"}' ;;
+  "image ls") echo sha256:0123456789abcdef ;;
+  "image inspect") echo '{"Id":"sha256:0123456789abcdef","Size":1000,"Architecture":"amd64","RepoTags":[@PULLED@]}' ;;
+  "tag "*) ;;
   *) echo "fake docker: $*" >&2; exit 1 ;;
 esac"#;
+
+/// [`DOCKER`], or one like it, with what ci/ says can be pulled.
+pub(crate) fn docker(script: &str) -> String {
+    let ci = concat!(env!("CARGO_MANIFEST_DIR"), "/../ci");
+    let mut names = Vec::new();
+    for file in ["images.yaml", "tools.yaml"] {
+        let text = std::fs::read_to_string(format!("{ci}/{file}")).unwrap();
+        let pulled = text.lines().filter_map(|line| line.trim().strip_prefix("pull: "));
+        names.extend(pulled.map(|name| format!("\"{name}\"")));
+    }
+    assert!(names.len() > 2, "ci/ names images to pull");
+    script.replace("@PULLED@", &names.join(","))
+}
 /// A kind without clusters.
 pub(crate) const KIND: &str = r#"
 case "$1" in
@@ -44,7 +59,8 @@ impl World {
     pub(crate) fn new() -> World {
         let world = World { folder: tempfile::tempdir().unwrap() };
         std::fs::create_dir_all(world.bin()).unwrap();
-        for (name, script) in [("docker", DOCKER), ("kind", KIND), ("helm", HELM), ("cargo", CARGO)] {
+        world.tool("docker", &docker(DOCKER));
+        for (name, script) in [("kind", KIND), ("helm", HELM), ("cargo", CARGO)] {
             world.tool(name, script);
         }
         world

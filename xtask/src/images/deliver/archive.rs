@@ -22,6 +22,8 @@ use crate::images::key::hex;
 
 /// A document of an archive is smaller; a bigger file is a layer.
 const DOCUMENT: u64 = 4 << 20;
+/// What to do about a blob that is not what it should be.
+const DAMAGED: &str = "the image is damaged in the local store; remove it and build or pull it again";
 /// What documents may take in memory together.
 const DOCUMENTS: u64 = 24 << 20;
 
@@ -62,9 +64,22 @@ pub(super) struct Relay<'a> {
 struct Contents {
     documents: BTreeMap<String, Bytes>,
     kept: u64,
-    layers: BTreeMap<String, Blob>,
+    layers: BTreeMap<String, Layer>,
     links: BTreeMap<String, String>,
     files: usize,
+}
+
+/// A layer that was passed on or passed over.
+#[derive(Clone)]
+struct Layer {
+    blob: Blob,
+    /// Whether the blob's digest is that of the layer as well.
+    is_plain: bool,
+}
+
+/// Whether these first bytes are gzip's or zstd's.
+fn is_compressed(first: &[u8]) -> bool {
+    first.starts_with(&[0x1f, 0x8b]) || first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
 }
 
 impl Relay<'_> {
@@ -143,18 +158,18 @@ impl Relay<'_> {
         }
         let known = self.known(&path);
         let who = self.who(known.as_deref());
-        let digest = if who.contains(&true) {
+        let (digest, is_plain) = if who.contains(&true) {
             contents.files += 1;
             let name = format!("blobs/{}-{}", self.tag, contents.files);
             outlets.begin(&who, &name, size).await?;
-            let digest = pass(entry, first, size, &who, outlets)
+            let passed = pass(entry, first, size, &who, outlets)
                 .await
                 .with_context(|| format!("read {path} of the archive"))?;
             outlets.pad(&who, size).await;
-            digest
+            passed
         } else {
             // Skipped by the reader, unread: the node's own store vouches for it.
-            known.clone().unwrap_or_default()
+            (known.clone().unwrap_or_default(), false)
         };
         if let Some(known) = known
             && path.starts_with("blobs/")
@@ -164,7 +179,7 @@ impl Relay<'_> {
                 "the archive's {path} has the digest {digest}: the image is damaged in the local store; remove and build or pull it again"
             );
         }
-        contents.layers.insert(path, Blob { digest, bytes: size });
+        contents.layers.insert(path, Layer { blob: Blob { digest, bytes: size }, is_plain });
         Ok(())
     }
 
@@ -216,7 +231,13 @@ impl Relay<'_> {
             }
             let mut layers = Vec::new();
             for (plain, path) in plain.into_iter().zip(paths) {
-                let blob = self.layer(&mut contents, &path, outlets).await?;
+                let Layer { blob, is_plain } = self.layer(&mut contents, &path, outlets).await?;
+                if is_plain && blob.digest != plain {
+                    bail!(
+                        "the archive's {path} has the digest {}, and its image says {plain}: {DAMAGED}",
+                        blob.digest
+                    );
+                }
                 layers.push((plain, blob));
             }
             images.push(Archived { root, config, layers });
@@ -225,10 +246,10 @@ impl Relay<'_> {
     }
 
     /// The layer at `path`, sent now where it looked like a document.
-    async fn layer(&self, contents: &mut Contents, path: &str, outlets: &mut Outlets) -> Result<Blob> {
+    async fn layer(&self, contents: &mut Contents, path: &str, outlets: &mut Outlets) -> Result<Layer> {
         let path = contents.links.get(path).map_or(path, String::as_str).to_owned();
-        if let Some(blob) = contents.layers.get(&path) {
-            return Ok(blob.clone());
+        if let Some(layer) = contents.layers.get(&path) {
+            return Ok(layer.clone());
         }
         let Some(bytes) = contents.documents.get(&path).cloned() else {
             bail!("the archive has no {path}, which an image of it names: it is cut");
@@ -237,8 +258,9 @@ impl Relay<'_> {
         contents.files += 1;
         let name = format!("blobs/{}-{}", self.tag, contents.files);
         outlets.file(&self.who(Some(&blob.digest)), &name, bytes).await?;
-        contents.layers.insert(path, blob.clone());
-        Ok(blob)
+        let layer = Layer { blob, is_plain: true };
+        contents.layers.insert(path, layer.clone());
+        Ok(layer)
     }
 
     fn of_index(&self, contents: &Contents) -> Result<Vec<Described>> {
@@ -363,27 +385,33 @@ fn beside(path: &str, target: &str) -> String {
     parts.join("/")
 }
 
-/// Passes a file's bytes on, `first` and then what is left of `size`, and gives their digest.
+/// Passes a file's bytes on, those that were read and then what is left of `size`; gives their digest, and whether they are as they were
+/// before any compression.
 async fn pass(
     entry: &mut (impl AsyncRead + Unpin),
-    first: Bytes,
+    mut piece: Bytes,
     size: u64,
     who: &[bool],
     outlets: &mut Outlets,
-) -> Result<String> {
+) -> Result<(String, bool)> {
     let mut hash = Sha256::new();
-    let mut left = size - first.len() as u64;
-    hash.update(&first);
-    outlets.bytes(who, first).await;
-    while left > 0 {
-        let mut piece = BytesMut::with_capacity(PIECE);
-        while piece.len() < PIECE && entry.read_buf(&mut piece).await? > 0 {}
-        if piece.is_empty() {
-            bail!("the archive is cut: {left} bytes of {size} are missing");
+    let mut left = size;
+    let mut is_plain = true;
+    loop {
+        if left == size {
+            is_plain = !is_compressed(&piece);
         }
         left = left.saturating_sub(piece.len() as u64);
         hash.update(&piece);
-        outlets.bytes(who, piece.freeze()).await;
+        outlets.bytes(who, piece).await;
+        if left == 0 {
+            return Ok((format!("sha256:{}", hex(&hash.finalize())), is_plain));
+        }
+        let mut next = BytesMut::with_capacity(PIECE);
+        while next.len() < PIECE && entry.read_buf(&mut next).await? > 0 {}
+        if next.is_empty() {
+            bail!("the archive is cut: {left} bytes of {size} are missing");
+        }
+        piece = next.freeze();
     }
-    Ok(format!("sha256:{}", hex(&hash.finalize())))
 }

@@ -22,6 +22,8 @@ mod legacy;
 mod outlets;
 mod push;
 mod pushed;
+#[cfg(test)]
+mod sim;
 mod transfer;
 
 use engine::{Engine, Store};
@@ -125,12 +127,34 @@ struct Target<'a, S> {
     report: Delivered,
 }
 
-/// Brings `wanted` to all of `nodes`.
+/// What nodes say that they hold.
+pub struct Looked(Vec<(Result<Held>, Duration)>);
+
+/// Asks `nodes` what they hold, for a delivery that follows soon.
+pub async fn look(nodes: &[Node]) -> Looked {
+    look_at(nodes).await
+}
+
+async fn look_at<S: Store>(nodes: &[S]) -> Looked {
+    let ask = async |node: &S| {
+        let start = Instant::now();
+        (node.held().await, start.elapsed())
+    };
+    Looked(join_all(nodes.iter().map(ask)).await)
+}
+
+/// Brings `wanted` to all of `nodes`, of which it is known what they hold where they were `looked` at.
 ///
 /// # Errors
 /// An image is for another platform, Docker cannot give one, or a node did not take it: each such node with its reason; exit 3.
-pub async fn deliver(nodes: &[Node], wanted: &[Wanted], push: &Push, events: &Events) -> Result<Delivery> {
-    run(&Docker, nodes, wanted, push, events).await.or_exit(Exit::Environment)
+pub async fn deliver(
+    nodes: &[Node],
+    looked: Option<Looked>,
+    wanted: &[Wanted],
+    push: &Push,
+    events: &Events,
+) -> Result<Delivery> {
+    run(&Docker, nodes, looked, wanted, push, events).await.or_exit(Exit::Environment)
 }
 
 /// Has Docker compress and remember the layers of images, so that a later change of one needs nothing but itself. It
@@ -148,6 +172,7 @@ pub async fn prepare(images: &[&Image], memory: &Push) -> Result<()> {
 async fn run<E: Engine, S: Store>(
     engine: &E,
     nodes: &[S],
+    looked: Option<Looked>,
     wanted: &[Wanted],
     push: &Push,
     events: &Events,
@@ -156,7 +181,12 @@ async fn run<E: Engine, S: Store>(
         Phase::Images,
         format!("bring {} to {}", text::count(wanted.len(), "image"), text::count(nodes.len(), "node")),
     );
-    let mut targets = join_all(nodes.iter().map(|node| ask(node, wanted))).await;
+    let looked = match looked {
+        Some(looked) => looked,
+        None => look_at(nodes).await,
+    };
+    let mut targets: Vec<Target<'_, S>> =
+        nodes.iter().zip(looked.0).map(|(node, looked)| target(node, looked, wanted)).collect();
     refuse_other_platforms(&targets, wanted)?;
     let mut sent = 0;
     for attempt in 1..=ATTEMPTS {
@@ -250,10 +280,9 @@ fn finish<S: Store>(step: Step, targets: Vec<Target<'_, S>>, sent: u64) -> Resul
     Ok(Delivery { nodes: targets.into_iter().map(|target| target.report).collect(), held })
 }
 
-async fn ask<'a, S: Store>(node: &'a S, wanted: &[Wanted]) -> Target<'a, S> {
-    let start = Instant::now();
-    let asked = node.held().await;
-    let (held, failure) = match asked {
+fn target<'a, S: Store>(node: &'a S, looked: (Result<Held>, Duration), wanted: &[Wanted]) -> Target<'a, S> {
+    let (held, took) = looked;
+    let (held, failure) = match held {
         Ok(held) => (held, None),
         Err(error) => (Held::default(), Some(format!("it does not say what it holds: {}", message(&error)))),
     };
@@ -274,7 +303,7 @@ async fn ask<'a, S: Store>(node: &'a S, wanted: &[Wanted]) -> Target<'a, S> {
         images: images.collect(),
         bytes: 0,
         method: None,
-        seconds: Seconds { inventory: start.elapsed(), ..Seconds::default() },
+        seconds: Seconds { inventory: took, ..Seconds::default() },
     };
     Target { node, held, failure, report }
 }
@@ -312,8 +341,11 @@ async fn prove<S: Store>(
             }
         },
     };
-    let differs = |(at, config): (&usize, &String)| held.differs(&wanted[*at].name, config);
-    let wrong = configs.iter().find_map(differs);
+    // All of them: what was there before may have gone meanwhile.
+    let wrong = wanted
+        .iter()
+        .enumerate()
+        .find_map(|(at, wanted)| held.differs(&wanted.name, configs.get(&at).unwrap_or(&wanted.image.id)));
     if wrong.is_some() {
         return proof(Some(held), wrong);
     }

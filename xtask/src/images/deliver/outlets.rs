@@ -127,24 +127,29 @@ impl Outlets {
 }
 
 impl Inlet {
-    /// Copies everything to `writer`; false where the archive was cut, so that nobody may take it for whole.
+    /// Copies everything to `writer` and gives its length; nothing where the archive was cut, so that nobody may take it
+    /// for whole.
     ///
     /// # Errors
     /// The writer's, or it takes no byte for [`STALL`].
-    pub(super) async fn copy_to(mut self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<bool> {
+    pub(super) async fn copy_to(mut self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<Option<u64>> {
+        let mut copied = 0;
         while let Some(piece) = self.0.recv().await {
             match piece {
                 Piece::Bytes(bytes) => match timeout(STALL, writer.write_all(&bytes)).await {
-                    Ok(written) => written?,
+                    Ok(written) => {
+                        written?;
+                        copied += bytes.len() as u64;
+                    }
                     Err(_) => bail!("it took no bytes for {}", crate::text::seconds(STALL)),
                 },
                 Piece::End => {
                     writer.shutdown().await?;
-                    return Ok(true);
+                    return Ok(Some(copied));
                 }
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
@@ -164,7 +169,7 @@ mod tests {
             outlets.end(0).await;
         };
         let (_, whole) = tokio::join!(send, inlets.remove(0).copy_to(&mut taken));
-        assert!(whole.unwrap());
+        assert_eq!(whole.unwrap(), Some(100 * 1000 + 1024));
         assert_eq!(taken.len(), 100 * 1000 + 1024);
         assert!(outlets.stalled(1) && !outlets.stalled(0));
         drop(stuck);
@@ -176,7 +181,7 @@ mod tests {
         let mut taken = Vec::new();
         outlets.file(&[true], "a", Bytes::from_static(b"abc")).await.unwrap();
         drop(outlets);
-        assert!(!inlets.remove(0).copy_to(&mut taken).await.unwrap());
+        assert_eq!(inlets.remove(0).copy_to(&mut taken).await.unwrap(), None);
         assert_eq!(taken.len(), 1024);
     }
 }

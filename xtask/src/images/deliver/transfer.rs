@@ -25,6 +25,11 @@ use crate::text;
 /// How long a program whose pipe has broken may take to say why.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// How long a node may take to unpack what it was sent: this, and a second for so many bytes. A node on a busy machine
+/// was seen to unpack 8 MB in a second.
+const UNPACK: Duration = Duration::from_secs(120);
+const UNPACKED_EACH_SECOND: u64 = 1 << 20;
+
 /// A node that lacks something.
 pub(super) struct Taker<'a, S> {
     /// Its place among all nodes.
@@ -283,11 +288,19 @@ async fn import<S: Store>(node: &S, inlet: Inlet) -> Result<Option<Held>> {
     let mut writer = import.writer()?;
     let copied = inlet.copy_to(&mut writer).await;
     match copied {
-        Ok(true) => {
+        Ok(Some(bytes)) => {
             drop(writer);
-            Ok(Some(import.end().await?))
+            let limit = UNPACK + Duration::from_secs(bytes / UNPACKED_EACH_SECOND);
+            match timeout(limit, import.end()).await {
+                Ok(held) => Ok(Some(held?)),
+                Err(_) => bail!(
+                    "it did not import {} within {}: is it paused?",
+                    text::bytes(bytes),
+                    text::seconds(limit)
+                ),
+            }
         }
-        Ok(false) => {
+        Ok(None) => {
             // With its input open: what was cut must not look like an end.
             drop(import);
             Ok(None)
