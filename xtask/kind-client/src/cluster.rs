@@ -110,18 +110,38 @@ impl Kind {
         let archive = archive.as_ref();
         let load = async {
             let mut command = self.on(cluster, &["load", "image-archive"])?;
-            if let Targets::Nodes(nodes) = targets {
-                if nodes.is_empty() {
-                    return Err(command.failure(Cause::Argument("the list of nodes is empty".into())));
-                }
-                command.args.extend(["--nodes".into(), nodes.join(",").into()]);
-            }
+            command.args.extend(nodes_flag(&command, targets)?);
             command.args.extend([OsString::from("--"), archive.into()]);
             command.ensure_success().await
         };
         load.await.map_err(|source| Error::LoadArchive {
             cluster: cluster.to_owned(),
             archive: archive.to_owned(),
+            source,
+        })
+    }
+
+    /// Brings images from the container engine to nodes of `cluster`, each node all of them or, if it has them, none.
+    ///
+    /// # Errors
+    /// [`Error::LoadImages`] if the engine lacks an image, a node is missing, or the import on a node fails.
+    pub async fn load_images<S: AsRef<str>>(
+        &self,
+        cluster: &str,
+        images: &[S],
+        targets: &Targets,
+    ) -> Result<(), Error> {
+        let images: Vec<&str> = images.iter().map(AsRef::as_ref).collect();
+        let load = async {
+            let mut command = self.on(cluster, &["load", "docker-image"])?;
+            command.args.extend(nodes_flag(&command, targets)?);
+            command.args.push("--".into());
+            command.args.extend(images.iter().map(OsString::from));
+            command.ensure_success().await
+        };
+        load.await.map_err(|source| Error::LoadImages {
+            cluster: cluster.to_owned(),
+            images: images.join(", "),
             source,
         })
     }
@@ -158,6 +178,17 @@ impl Kind {
             return Err(command.failure(Cause::Argument(what)));
         }
         Ok(command)
+    }
+}
+
+/// The flag that names the nodes.
+fn nodes_flag(command: &Invocation, targets: &Targets) -> Result<Vec<OsString>, Failure> {
+    match targets {
+        Targets::All => Ok(Vec::new()),
+        Targets::Nodes(nodes) if nodes.is_empty() => {
+            Err(command.failure(Cause::Argument("the list of nodes is empty".into())))
+        }
+        Targets::Nodes(nodes) => Ok(vec!["--nodes".into(), nodes.join(",").into()]),
     }
 }
 

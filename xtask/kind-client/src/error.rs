@@ -60,6 +60,17 @@ pub enum Error {
         /// Why.
         source: Failure,
     },
+    /// [`Kind::load_images`](crate::Kind::load_images)
+    #[error("cannot load {images} into cluster `{cluster}`")]
+    #[non_exhaustive]
+    LoadImages {
+        /// The cluster's name.
+        cluster: String,
+        /// The images.
+        images: String,
+        /// Why.
+        source: Failure,
+    },
     /// [`Kind::export_logs`](crate::Kind::export_logs)
     #[error("cannot export the logs of cluster `{cluster}` to {}", .folder.display())]
     #[non_exhaustive]
@@ -111,6 +122,7 @@ impl Error {
             | Self::Nodes { source, .. }
             | Self::Kubeconfig { source, .. }
             | Self::LoadArchive { source, .. }
+            | Self::LoadImages { source, .. }
             | Self::ExportLogs { source, .. }
             | Self::Exec { source, .. }
             | Self::Inspect { source, .. }

@@ -85,6 +85,18 @@ async fn loads_an_archive() {
 }
 
 #[tokio::test]
+async fn loads_images_of_the_engine() {
+    let fake = Fake::kind("");
+    let kind = fake.client();
+    kind.load_images("one", &["a:1", "b:2"], &Targets::All).await.unwrap();
+    kind.load_images("one", &["a:1"], &Targets::Nodes(vec!["one-worker".into()])).await.unwrap();
+    assert_eq!(
+        fake.calls("kind"),
+        ["load docker-image --name one -- a:1 b:2", "load docker-image --name one --nodes one-worker -- a:1",]
+    );
+}
+
+#[tokio::test]
 async fn does_not_load_to_all_nodes_when_asked_to_load_to_none() {
     let fake = Fake::kind("");
     let err = fake.client().load_archive("one", "a.tar", &Targets::Nodes(vec![])).await.unwrap_err();
