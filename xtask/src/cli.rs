@@ -29,6 +29,9 @@ pub enum Command {
     Doctor(Doctor),
     /// Prints the stages' times of past runs as a table
     Times(Times),
+    /// Measures what we do beside what peers do
+    #[command(subcommand)]
+    Bench(Bench),
     /// Checks format and lints, runs the unit tests, then all suites: what CI runs
     Ci(Ci),
 }
@@ -201,6 +204,52 @@ pub struct Times {
     /// Runs by their ids; none means all
     #[arg(value_name = "RUN")]
     pub runs: Vec<String>,
+}
+
+/// `bench`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Bench {
+    /// Brings images to nodes: with `images load`, with `kind load`, and by a registry on this machine
+    Images(BenchImages),
+}
+
+/// `bench images`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchImages {
+    /// How often each case is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    pub runs: u16,
+    /// The images' sizes in MB; `unchanged` is measured with the first one
+    #[arg(
+        long,
+        value_name = "MB",
+        value_delimiter = ',',
+        default_value = "60,600,2000",
+        value_parser = clap::value_parser!(u32).range(10..=20_000)
+    )]
+    pub sizes: Vec<u32>,
+    /// The cases to measure; none means all
+    #[arg(long, value_enum, value_name = "CASE", value_delimiter = ',')]
+    pub cases: Vec<BenchCase>,
+    /// The Kind cluster to use; default: one of its own, deleted at the end. `three-nodes` always has its own
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
+}
+
+/// What a benchmark of images measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BenchCase {
+    /// The node has nothing of the image.
+    Empty,
+    /// The node has the image but for one line in its last layer.
+    LastLine,
+    /// The node has the image but for a layer in the middle.
+    Middle,
+    /// The node has all of five images.
+    Unchanged,
+    /// Three nodes have nothing of the image.
+    ThreeNodes,
 }
 
 /// `ci`.

@@ -40,6 +40,9 @@ pub struct Info {
     /// `1` or `2`.
     #[serde(default)]
     pub cgroup_version: String,
+    /// How it stores layers, such as `overlay2`.
+    #[serde(default)]
+    pub driver: String,
     /// The runtime that containers get.
     #[serde(default)]
     pub default_runtime: String,
@@ -243,13 +246,13 @@ impl Docker {
         Ok(())
     }
 
-    /// Pushes an image to the registry that its reference names.
+    /// Sends an image to the registry that its reference names.
     ///
     /// # Errors
-    /// The registry cannot be reached or does not take it.
-    pub async fn push(self, reference: &str, on_line: impl FnMut(&str) + Send) -> Result<()> {
+    /// It cannot be sent.
+    pub async fn push(self, reference: &str) -> Result<()> {
         let sh = Shell::new()?;
-        Run::new(cmd!(sh, "docker push {reference}"), LONG).on_line(on_line).success().await?;
+        Run::new(cmd!(sh, "docker push {reference}"), LONG).success().await?;
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use crate::ledger::Ledger;
 use crate::pipeline::{Found, Session};
 use crate::report::console::Console;
 
+mod bench;
 mod ci;
 mod clean;
 mod cluster;
@@ -33,6 +34,7 @@ pub async fn run(command: Command, env: Env) -> Result<Exit> {
         Command::Clean(args) => interruptible(clean::run(&args, &env)).await,
         Command::Doctor(args) => interruptible(doctor::run(&args, &env)).await,
         Command::Times(args) => times::run(&args),
+        Command::Bench(args) => bench::run(&args, &env).await,
         Command::Ci(args) => ci::run(&args, &env).await,
     }
 }

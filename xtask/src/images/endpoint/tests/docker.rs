@@ -45,7 +45,7 @@ async fn push(
     let reference = format!("127.0.0.1:{}/{repository}:1", endpoint.port());
     Docker.tag(image, &reference).await.unwrap();
     let start = std::time::Instant::now();
-    let pushed = Docker.push(&reference, |_| ()).await;
+    let pushed = Docker.push(&reference).await;
     let took = start.elapsed();
     Docker.remove(&reference).await.unwrap();
     let port = endpoint.port();
@@ -83,6 +83,9 @@ async fn real_docker_sends_what_the_nodes_lack_and_nothing_else() {
     let (_, again, _) = push(&first, Some(port), &repository, held.clone()).await;
     assert_eq!(again.blobs.len(), 0);
     assert_eq!(again.manifests, all.manifests, "lengths or digests differ");
+
+    let (_, anew, _) = push(&first, Some(port), &repository, BTreeMap::new()).await;
+    assert_eq!(anew.manifests, all.manifests, "the same layers are compressed to other digests");
 
     let (_, changed, _) = push(&second, Some(port), &repository, held.clone()).await;
     assert_eq!(changed.blobs.len(), 2, "the last layer and the configuration");
