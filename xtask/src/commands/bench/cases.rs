@@ -3,8 +3,6 @@
 //! A peer begins with empty nodes and an empty registry, brings the base, then what changed: so what it finds is what it
 //! has brought itself, and the base has not to be brought again for each case.
 
-use std::sync::PoisonError;
-
 use anyhow::Result;
 
 use super::Running;
@@ -115,8 +113,7 @@ impl Sized<'_> {
         let delivery = self.ways.deliver(peer, self.field, references).await?;
         step.done(text::seconds(delivery.took));
         if counts {
-            let mut report = self.bench.report.lock().unwrap_or_else(PoisonError::into_inner);
-            report.add(self.megabytes, case, peer, run, delivery);
+            self.bench.report().add(self.megabytes, case, peer, run, delivery);
         }
         Ok(delivery)
     }

@@ -3,7 +3,8 @@
 //! Every peer is a program, timed from its start to its end on the same machine and nodes, in turns: a benchmark within
 //! one process would leave out what starting costs, and one after the other what the machine does meanwhile.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -48,6 +49,8 @@ struct Running<'a> {
     /// Part of what varies, so that Docker has met no variant in an earlier benchmark.
     secret: String,
     report: Mutex<Report>,
+    /// The clusters to delete at the end: ours by their marks, not by their names.
+    clusters: Mutex<BTreeSet<String>>,
 }
 
 pub(super) async fn run(args: &Bench, env: &Env) -> Result<Exit> {
@@ -60,9 +63,10 @@ pub(super) async fn run(args: &Bench, env: &Env) -> Result<Exit> {
         cases = <BenchCase as clap::ValueEnum>::value_variants().to_vec();
     }
     let kind = machine.kind_client();
-    let (secret, report) = (names::suffix(), Mutex::default());
-    let bench = Running { session, machine, kind, args, cases, folder, secret, report };
+    let (secret, report, clusters) = (names::suffix(), Mutex::default(), Mutex::default());
+    let bench = Running { session, machine, kind, args, cases, folder, secret, report, clusters };
     bench.space()?;
+    bench.look_at_load();
     let mut signals = super::Signals::listen()?;
     let measured = tokio::select! {
         measured = bench.measure() => measured.map(|()| Exit::Passed),
@@ -71,7 +75,8 @@ pub(super) async fn run(args: &Bench, env: &Env) -> Result<Exit> {
     // What was interrupted has to be gone before what it made is removed.
     tokio::task::spawn_blocking(cmd::reap).await?;
     let cleaned = bench.clean().await.or_exit(Exit::Leftovers);
-    let report = bench.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut report = bench.report().clone();
+    report.complete = matches!(measured, Ok(Exit::Passed));
     if !report.values.is_empty() {
         report.write(&bench.folder)?;
         print!("{}", report.markdown());
@@ -118,7 +123,7 @@ impl Running<'_> {
             }
         };
         let facts = self.facts(field, registry.is_some()).await?;
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).facts = facts;
+        self.report().facts = facts;
         let program = std::env::current_exe().context("find this program's own file")?;
         let ways = Ways { program, registry };
         let measured = cases::measure(self, field, &ways).await;
@@ -129,8 +134,10 @@ impl Running<'_> {
 
     async fn facts(&self, field: &Field, registry: bool) -> Result<Facts> {
         let docker = &self.machine.docker;
+        let load = self.report().facts.load;
         Ok(Facts {
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            processors: processors(),
+            load,
             memory: docker.mem_total,
             docker: docker.server_version.clone(),
             storage_driver: docker.driver.clone(),
@@ -169,7 +176,10 @@ impl Running<'_> {
             lock: kind_cluster::lock_file(&session.env.cache, name),
             kubeconfig: self.scratch().join(format!("{name}.kubeconfig")),
         };
-        let cluster = kind_cluster::ensure(&self.kind, &wanted, &session.events, || ()).await?;
+        let delete_at_end = || _ = self.clusters().insert(name.to_owned());
+        let cluster = kind_cluster::ensure(&self.kind, &wanted, &session.events, delete_at_end).await?;
+        // Also one that a killed benchmark has left.
+        delete_at_end();
         Field::new(&self.kind, name, cluster.nodes).await
     }
 
@@ -194,6 +204,27 @@ impl Running<'_> {
         Ok(())
     }
 
+    /// Notes how busy the machine is before we make it so.
+    fn look_at_load(&self) {
+        let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load = text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default();
+        let facts = Facts { processors: processors(), load, ..Facts::default() };
+        if facts.is_busy() {
+            self.session
+                .events
+                .warn(format!("the machine is busy (load {load}), so what is measured now means little"));
+        }
+        self.report().facts = facts;
+    }
+
+    fn report(&self) -> MutexGuard<'_, Report> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clusters(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn scratch(&self) -> Utf8PathBuf {
         self.folder.join("scratch")
     }
@@ -201,8 +232,8 @@ impl Running<'_> {
     /// Removes all that was made, also by a benchmark that was killed.
     async fn clean(&self) -> Result<()> {
         let step = self.session.events.step(Phase::Cleanup, "remove the benchmark's images and clusters");
-        let known = self.kind.clusters().await?;
-        for name in [ONE, THREE].into_iter().filter(|name| known.iter().any(|known| known == name)) {
+        let clusters = self.clusters().clone();
+        for name in &clusters {
             cleanup::delete_until_gone(&self.kind, name).await?;
         }
         let mut references = Docker.references().await?;
@@ -216,6 +247,10 @@ impl Running<'_> {
         step.done("");
         Ok(())
     }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Whether a reference in the local Docker is the benchmark's: of its images, or of its registry.

@@ -25,6 +25,8 @@ pub(super) struct Value {
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Facts {
     pub(super) processors: usize,
+    /// How many processes wanted a processor before anything was measured, on an average of a minute.
+    pub(super) load: f64,
     pub(super) memory: u64,
     pub(super) docker: String,
     pub(super) storage_driver: String,
@@ -35,10 +37,19 @@ pub(super) struct Facts {
     pub(super) registry: Option<String>,
 }
 
+impl Facts {
+    /// Whether something else than the benchmark has kept the machine busy.
+    pub(super) fn is_busy(&self) -> bool {
+        self.load > self.processors as f64 / 2.0
+    }
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(super) struct Report {
     pub(super) facts: Facts,
+    /// Whether all was measured that was asked for.
+    pub(super) complete: bool,
     pub(super) values: Vec<Value>,
 }
 
@@ -93,13 +104,19 @@ impl Report {
                 ratio(&registry)
             ));
         }
-        let Facts { processors, memory, docker, storage_driver, kind, containerd, crictl, registry } =
+        let Facts { processors, load, memory, docker, storage_driver, kind, containerd, crictl, registry } =
             &self.facts;
         out.push_str(&format!(
-            "\n{processors} processors, {}; Docker {docker} with {storage_driver}; kind {kind}; {containerd}; {}.\n",
+            "\n{processors} processors with a load of {load:.1} before, {}; Docker {docker} with {storage_driver}; kind {kind}; {containerd}; {}.\n",
             text::bytes(*memory),
             registry.as_deref().unwrap_or("no registry was found on PATH")
         ));
+        if self.facts.is_busy() {
+            out.push_str("\n**The machine was busy with something else: these times mean little.**\n");
+        }
+        if !self.complete {
+            out.push_str("\n**The benchmark was interrupted or failed: rows and runs are missing.**\n");
+        }
         if !crictl {
             out.push_str(
                 "\nThese nodes have no crictl, by which `kind load` finds out that a node has an image: it loads everything again here, \
@@ -171,6 +188,7 @@ mod tests {
         }
         let table = report.markdown();
         let row = table.lines().find(|line| line.contains("60 MB")).unwrap();
+        assert!(table.contains("runs are missing"), "{table}");
         assert_eq!(
             row,
             "| node empty | 60 MB | 2.00 s (1.00 to 30.00) | 22.0 s (20.0 to 24.0) | — | 11.0 | — |"
