@@ -35,14 +35,14 @@ pub(super) async fn run(args: &Ci, env: &Env) -> Result<Exit> {
     if !matches!(exit, Exit::Passed | Exit::TestsFailed) {
         return Ok(exit);
     }
-    let client = tokio::select! {
+    let real = tokio::select! {
         counts = real_tools(env) => counts?,
         signal = signals.next() => return Ok(Exit::Interrupted(signal)),
     };
-    let passed = counts.passed + verdict.passed + client.passed;
-    let failed = counts.failed + verdict.failed + client.failed;
-    println!("\nunit tests, suites and kind-client together:\n{passed} passed, {failed} failed");
-    Ok(if exit == Exit::Passed && client.failed > 0 { Exit::TestsFailed } else { exit })
+    let passed = counts.passed + verdict.passed + real.passed;
+    let failed = counts.failed + verdict.failed + real.failed;
+    println!("\nunit tests, suites and tests of the real tools together:\n{passed} passed, {failed} failed");
+    Ok(if exit == Exit::Passed && real.failed > 0 { Exit::TestsFailed } else { exit })
 }
 
 /// Tests of all binaries together.
@@ -94,25 +94,29 @@ async fn real_tools(env: &Env) -> Result<Counts> {
     let cargo = &env.cargo;
     let sh = Shell::new()?;
     sh.change_dir(Workspace::here().root);
-    let start = Timestamp::now();
-    let output = Run::new(cmd!(sh, "{cargo} test --quiet --package kind-client --test real"), STEP)
-        .as_cargo()
+    let tests = Run::new(cmd!(sh, "{cargo} test --quiet --package kind-client --test real"), STEP)
         .env("KIND_CLIENT_REAL_KIND", machine.kind.as_str())
-        .env("KIND_CLIENT_REAL_IMAGE", image)
-        .output()
-        .await?;
+        .env("KIND_CLIENT_REAL_IMAGE", image);
+    let client = counted("kind-client against kind", tests).await?;
+    // Marked `ignore` is what takes longer than a developer wants to wait, or needs Docker.
+    let tests = Run::new(cmd!(sh, "{cargo} test --quiet --package xtask --lib -- --ignored"), STEP);
+    let long = counted("long tests", tests).await?;
+    Ok(Counts { passed: client.passed + long.passed, failed: client.failed + long.failed })
+}
+
+/// Runs tests by cargo and counts them.
+async fn counted(name: &str, tests: Run<'_>) -> Result<Counts> {
+    let start = Timestamp::now();
+    let output = tests.as_cargo().output().await?;
     let counts = count(&output.stdout);
     if !output.status.success() {
         println!("{}", output.stdout);
         if counts.failed == 0 {
             // It did not even come to a verdict: not built, or ended by a signal.
-            return Err(coded(
-                Exit::TestsFailed,
-                output.into_error().context("kind-client against kind itself"),
-            ));
+            return Err(coded(Exit::TestsFailed, output.into_error().context(name.to_owned())));
         }
     }
-    report("kind-client", start, &format!("{} passed, {} failed", counts.passed, counts.failed));
+    report(name, start, &format!("{} passed, {} failed", counts.passed, counts.failed));
     Ok(counts)
 }
 

@@ -94,7 +94,7 @@ impl Engine for Docker {
 
     async fn push(&self, id: &str, to: &str) -> Result<()> {
         self.tag(id, to).await?;
-        Docker::push(*self, to, |_| {}).await
+        Docker::push(*self, to).await
     }
 
     async fn forget(&self, name: &str) -> Result<()> {
