@@ -7,7 +7,7 @@ use kind_client::{Node, Running};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
 
-use super::held::{Held, SCRIPT, SOURCE};
+use super::held::{Held, SOURCE, script};
 use crate::cmd::Group;
 use crate::docker::Docker;
 use crate::text;
@@ -54,11 +54,11 @@ pub(super) trait Store {
     /// The node's name.
     fn name(&self) -> &str;
 
-    /// What it holds.
-    async fn held(&self) -> Result<Held>;
+    /// What it holds; of images that are not ours by name, what those of `names` are.
+    async fn held(&self, names: &[String]) -> Result<Held>;
 
-    /// Starts an import.
-    async fn import(&self) -> Result<Self::Import>;
+    /// Starts an import, whose end tells as [`Store::held`] does.
+    async fn import(&self, names: &[String]) -> Result<Self::Import>;
 
     /// Remembers Docker's ids of images: full name and id.
     async fn label(&self, images: &[(String, String)]) -> Result<()>;
@@ -131,13 +131,13 @@ impl Store for Node {
         Node::name(self)
     }
 
-    async fn held(&self) -> Result<Held> {
-        Ok(Held::parse(&self.exec(["sh", "-c", SCRIPT]).deadline(ASK).ensure_stdout().await?))
+    async fn held(&self, names: &[String]) -> Result<Held> {
+        Ok(Held::parse(&self.exec(["sh", "-c", &script(names)]).deadline(ASK).ensure_stdout().await?))
     }
 
-    async fn import(&self) -> Result<Running> {
+    async fn import(&self, names: &[String]) -> Result<Running> {
         // What came of it is asked in the same process: another one would take longer than the answer.
-        let script = format!("ctr --namespace k8s.io images import - >&2 && {{\n{SCRIPT}\n}}");
+        let script = format!("ctr --namespace k8s.io images import - >&2 && {{\n{}\n}}", script(names));
         Ok(self.exec(["sh", "-c", &script]).deadline(IMPORT).spawn()?)
     }
 

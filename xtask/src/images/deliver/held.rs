@@ -2,14 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Lists what a node holds: its machine, the exact sizes of its blobs, its images, and its content with the labels that say
-/// what belongs to what. One command, because each costs a process in the node's container.
+use crate::images::LOCAL;
+
+/// A shell script that lists what a node holds: its machine, the exact sizes of its blobs, the names of its images, its content
+/// with the labels that say what belongs to what, and of our images and those of `names` what they are. One command, because
+/// each costs a process in the node's container.
 ///
 /// The sizes come from the folder in which containerd keeps blobs (github.com/containerd/containerd,
-/// docs/content-flow.md), because `ctr content ls` rounds them.
-pub(super) const SCRIPT: &str = "echo MACHINE $(uname -m)
+/// docs/content-flow.md), because `ctr content ls` rounds them. Only some images are listed in full, because `ctr images ls`
+/// adds up the size of each.
+pub(super) fn script(names: &[String]) -> String {
+    let named: String = names.iter().map(|name| format!(" 'name==\"{name}\"'")).collect();
+    let ours = LOCAL.replace('.', "[.]");
+    format!(
+        r#"echo MACHINE $(uname -m)
 cd /var/lib/containerd/io.containerd.content.v1.content/blobs/sha256 2>/dev/null && stat -c 'SIZE %n %s' -- * 2>/dev/null
-ctr --namespace k8s.io images ls && ctr --namespace k8s.io content ls";
+ctr --namespace k8s.io images ls --quiet | sed 's/^/NAME /' &&
+ctr --namespace k8s.io images ls 'name~="^{ours}/"'{named} && ctr --namespace k8s.io content ls"#
+    )
+}
 
 const CONFIG: &str = "containerd.io/gc.ref.content.config=";
 const LAYER: &str = "containerd.io/gc.ref.content.l.";
@@ -33,6 +44,7 @@ pub struct Blob {
 pub struct Held {
     /// The node's machine as the kernel names it, such as `x86_64`.
     pub machine: String,
+    names: BTreeSet<String>,
     images: BTreeMap<String, Image>,
     content: BTreeMap<String, Content>,
     /// Uncompressed layers, by the digest of the blob that has them.
@@ -56,7 +68,7 @@ struct Content {
 }
 
 impl Held {
-    /// Reads the answer to [`SCRIPT`].
+    /// Reads the answer to the script.
     #[must_use]
     pub fn parse(answer: &str) -> Held {
         let mut held = Held::default();
@@ -70,6 +82,8 @@ impl Held {
                 if let Ok(size) = size.trim().parse() {
                     sizes.insert(format!("sha256:{hex}"), size);
                 }
+            } else if let Some(name) = line.strip_prefix("NAME ") {
+                held.names.insert(name.trim().to_owned());
             } else if line.starts_with("REF") {
                 in_content = false;
             } else if line.starts_with("DIGEST") {
@@ -142,12 +156,12 @@ impl Held {
     /// Whether there is an image of this full name, whatever its content.
     #[must_use]
     pub fn names(&self, name: &str) -> bool {
-        self.images.contains_key(name)
+        self.names.contains(name)
     }
 
     /// The names of all images.
     pub fn all_names(&self) -> impl Iterator<Item = &str> {
-        self.images.keys().map(String::as_str)
+        self.names.iter().map(String::as_str)
     }
 
     /// The digest of the configuration of the image of this name.
@@ -205,6 +219,7 @@ SIZE aa 674
 SIZE c0 450
 SIZE 11 112700000
 SIZE 22 5000
+NAME registry.k8s.io/pause:3.10
 REF\t\tTYPE\t\tDIGEST\t\tSIZE\tPLATFORMS\tLABELS
 k8s-test.local/app:1 application/vnd.oci.image.manifest.v1+json sha256:aa 385.8 MiB linux/amd64 io.cri-containerd.image=managed
 k8s-test.local/index:1 application/vnd.oci.image.index.v1+json sha256:1d 385.8 MiB linux/amd64 k8s-test.local/source=sha256:50,x=y
@@ -220,6 +235,7 @@ sha256:1d\t728B\t4 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:gone,contain
     fn reads_images_and_layers() {
         let held = Held::parse(ANSWER);
         assert_eq!(held.machine, "x86_64");
+        assert!(held.names("registry.k8s.io/pause:3.10") && !held.names("registry.k8s.io/pause"));
         assert_eq!(held.config("k8s-test.local/app:1"), Some("sha256:c0"));
         assert_eq!(held.config("k8s-test.local/index:1"), Some("sha256:c0"));
         assert_eq!(held.layer("sha256:11"), Some(Blob { digest: "sha256:11".into(), bytes: 112_700_000 }));

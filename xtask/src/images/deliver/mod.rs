@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::docker::{Docker, Image, architecture, normalized};
 use crate::events::{Events, Phase, Step};
 use crate::exit::{Exit, ExitWith, message};
+use crate::images::LOCAL;
 use crate::text;
 
 mod archive;
@@ -130,15 +131,15 @@ struct Target<'a, S> {
 /// What nodes say that they hold.
 pub struct Looked(Vec<(Result<Held>, Duration)>);
 
-/// Asks `nodes` what they hold, for a delivery that follows soon.
+/// Asks `nodes` what they hold, for a delivery of images of ours that follows soon.
 pub async fn look(nodes: &[Node]) -> Looked {
-    look_at(nodes).await
+    look_at(nodes, &[]).await
 }
 
-async fn look_at<S: Store>(nodes: &[S]) -> Looked {
+async fn look_at<S: Store>(nodes: &[S], names: &[String]) -> Looked {
     let ask = async |node: &S| {
         let start = Instant::now();
-        (node.held().await, start.elapsed())
+        (node.held(names).await, start.elapsed())
     };
     Looked(join_all(nodes.iter().map(ask)).await)
 }
@@ -183,7 +184,7 @@ async fn run<E: Engine, S: Store>(
     );
     let looked = match looked {
         Some(looked) => looked,
-        None => look_at(nodes).await,
+        None => look_at(nodes, &names(wanted)).await,
     };
     let mut targets: Vec<Target<'_, S>> =
         nodes.iter().zip(looked.0).map(|(node, looked)| target(node, looked, wanted)).collect();
@@ -308,6 +309,11 @@ fn target<'a, S: Store>(node: &'a S, looked: (Result<Held>, Duration), wanted: &
     Target { node, held, failure, report }
 }
 
+/// The names of those images that nodes do not list by themselves.
+fn names(wanted: &[Wanted]) -> Vec<String> {
+    wanted.iter().map(|wanted| wanted.name.clone()).filter(|name| !name.starts_with(LOCAL)).collect()
+}
+
 /// Which of `wanted` a node lacks.
 fn lacking(held: &Held, wanted: &[Wanted]) -> Vec<usize> {
     let lacks = |(_, wanted): &(usize, &Wanted)| held.differs(&wanted.name, &wanted.image.id).is_some();
@@ -333,8 +339,8 @@ async fn prove<S: Store>(
     let held = match (outcome.held, outcome.failure) {
         (Some(held), None) => held,
         // That the import said no comes first: it knows why.
-        (_, Some(failure)) => return proof(node.held().await.ok(), Some(failure)),
-        (None, None) => match node.held().await {
+        (_, Some(failure)) => return proof(node.held(&names(wanted)).await.ok(), Some(failure)),
+        (None, None) => match node.held(&names(wanted)).await {
             Ok(held) => held,
             Err(error) => {
                 return proof(None, Some(format!("it does not say what arrived: {}", message(&error))));
@@ -361,7 +367,7 @@ async fn prove<S: Store>(
     }
     let again = async {
         node.label(&unlabelled).await?;
-        node.held().await
+        node.held(&names(wanted)).await
     };
     match again.await {
         Ok(held) => proof(Some(held), None),

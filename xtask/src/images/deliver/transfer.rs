@@ -16,7 +16,7 @@ use super::layout;
 use super::legacy;
 use super::outlets::{Inlet, Outlets, STALL};
 use super::push::{self, Cost, Push};
-use super::{Method, Wanted};
+use super::{Method, Wanted, names};
 use crate::docker::{Image, architecture};
 use crate::events::{Events, Step};
 use crate::exit::message;
@@ -104,8 +104,9 @@ impl<E: Engine> Transfer<'_, E> {
         source: impl AsyncFnOnce(Outlets) -> Result<Sent>,
     ) -> Result<Transferred> {
         let (outlets, inlets) = Outlets::new(takers.len());
+        let names = names(self.wanted);
         let imports = takers.iter().zip(inlets).map(|(taker, inlet)| async {
-            match import(taker.node, inlet).await {
+            match import(taker.node, &names, inlet).await {
                 Ok(Some(held)) => Ok(held),
                 Ok(None) => Err("it was not sent the whole".to_owned()),
                 Err(error) => {
@@ -283,8 +284,8 @@ fn arch<'a, S>(takers: &[Taker<'a, S>]) -> &'a str {
 
 /// Copies what comes to a node's import, waits for its end, and gives what the node holds then; nothing where what came was
 /// cut.
-async fn import<S: Store>(node: &S, inlet: Inlet) -> Result<Option<Held>> {
-    let mut import = node.import().await?;
+async fn import<S: Store>(node: &S, names: &[String], inlet: Inlet) -> Result<Option<Held>> {
+    let mut import = node.import(names).await?;
     let mut writer = import.writer()?;
     let copied = inlet.copy_to(&mut writer).await;
     match copied {

@@ -72,14 +72,14 @@ impl Store for FakeNode {
         &self.name
     }
 
-    async fn held(&self) -> Result<Held> {
+    async fn held(&self, _: &[String]) -> Result<Held> {
         if self.faults[0] == Fault::Dead || self.state.borrow().dead {
             bail!("container {} is not running", self.name);
         }
         Ok(self.state.borrow().held())
     }
 
-    async fn import(&self) -> Result<FakeImport> {
+    async fn import(&self, _: &[String]) -> Result<FakeImport> {
         let fault = self.faults[self.imports.get().min(1)];
         self.imports.set(self.imports.get() + 1);
         if fault == Fault::Collected {
@@ -211,6 +211,9 @@ impl State {
         let mut answer = "MACHINE x86_64\n".to_owned();
         for (digest, blob) in &self.blobs {
             let _ = writeln!(answer, "SIZE {} {}", digest.trim_start_matches("sha256:"), blob.len());
+        }
+        for name in self.images.keys() {
+            let _ = writeln!(answer, "NAME {name}");
         }
         answer.push_str("REF\tTYPE\tDIGEST\tSIZE\tPLATFORMS\tLABELS\n");
         for (name, target) in &self.images {
