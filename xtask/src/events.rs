@@ -63,6 +63,8 @@ pub enum Event {
         phase: Phase,
         /// What it does.
         what: String,
+        /// The stage that it is a part of, where a line for the whole stage is enough for the reader.
+        within: Option<u64>,
     },
     /// A step got further.
     Progress {
@@ -174,13 +176,14 @@ pub struct Events {
 struct Inner {
     consumers: Vec<Box<dyn Consumer>>,
     steps: u64,
+    stage: Option<u64>,
 }
 
 impl Events {
     /// A stream into these consumers.
     #[must_use]
     pub fn new(consumers: Vec<Box<dyn Consumer>>) -> Events {
-        Events { inner: Arc::new(Mutex::new(Inner { consumers, steps: 0 })) }
+        Events { inner: Arc::new(Mutex::new(Inner { consumers, steps: 0, stage: None })) }
     }
 
     /// Hands an event to every consumer.
@@ -205,13 +208,37 @@ impl Events {
     /// Begins a step; it has failed when the value is dropped before [`Step::done`].
     #[must_use]
     pub fn step(&self, phase: Phase, what: impl Into<String>) -> Step {
-        let step = {
+        self.begin(phase, what.into(), false)
+    }
+
+    /// Begins a step that those begun until its end are parts of.
+    #[must_use]
+    pub fn stage(&self, phase: Phase, what: impl Into<String>) -> Step {
+        self.begin(phase, what.into(), true)
+    }
+
+    fn begin(&self, phase: Phase, what: String, whole: bool) -> Step {
+        let (step, within) = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             inner.steps += 1;
-            inner.steps
+            let within = inner.stage;
+            if whole {
+                inner.stage = Some(inner.steps);
+            }
+            (inner.steps, within)
         };
-        self.emit(&Event::Started { step, phase, what: what.into() });
+        self.emit(&Event::Started { step, phase, what, within });
         Step { events: self.clone(), step, open: true }
+    }
+
+    fn finish(&self, step: u64, end: StepEnd) {
+        {
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            if inner.stage == Some(step) {
+                inner.stage = None;
+            }
+        }
+        self.emit(&Event::Finished { step, end });
     }
 }
 
@@ -231,14 +258,14 @@ impl Step {
     /// Ends it as it should, with a detail for the reader, which may be empty.
     pub fn done(mut self, detail: impl Into<String>) {
         self.open = false;
-        self.events.emit(&Event::Finished { step: self.step, end: StepEnd::Done(detail.into()) });
+        self.events.finish(self.step, StepEnd::Done(detail.into()));
     }
 }
 
 impl Drop for Step {
     fn drop(&mut self) {
         if self.open {
-            self.events.emit(&Event::Finished { step: self.step, end: StepEnd::Failed });
+            self.events.finish(self.step, StepEnd::Failed);
         }
     }
 }
@@ -271,5 +298,25 @@ mod tests {
             })
             .collect();
         assert_eq!(ends, [StepEnd::Failed, StepEnd::Done("1 s".to_owned())]);
+    }
+
+    #[test]
+    fn steps_are_parts_of_the_stage_under_way() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let events = Events::new(vec![Box::new(Collect(seen.clone()))]);
+        let stage = events.stage(Phase::Images, "make x");
+        events.step(Phase::Images, "x").done("");
+        stage.done("");
+        events.step(Phase::Images, "y").done("");
+        let parts: Vec<Option<u64>> = seen
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|event| match event {
+                Event::Started { within, .. } => Some(*within),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(parts, [None, Some(1), None]);
     }
 }

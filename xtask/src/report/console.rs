@@ -155,7 +155,13 @@ fn name(result: &TestResult) -> String {
 impl Consumer for Console {
     fn consume(&mut self, at: Timestamp, event: &Event) {
         match event {
-            Event::Started { step, phase, what } => self.started(at, *step, *phase, what),
+            Event::Started { step, phase, what, within: None } => self.started(at, *step, *phase, what),
+            // A stage says what it is about by one line; a bar shows which part is under way.
+            Event::Started { what, within: Some(stage), .. } => {
+                if let Some(Open { what: whole, bar: Some(bar), .. }) = self.open.get(stage) {
+                    bar.set_message(format!("{whole}: {what}"));
+                }
+            }
             Event::Progress { step, text } => self.progress(at, *step, text),
             Event::Finished { step, end } => self.finished(at, *step, end),
             Event::Note(text) => self.line(&format!("  {:<11} {text}", "note")),

@@ -94,7 +94,7 @@ impl Consumer for Recorder {
     fn consume(&mut self, at: Timestamp, event: &Event) {
         let mut record = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match event {
-            Event::Started { step, phase, what } => record.steps.push(StepRecord {
+            Event::Started { step, phase, what, .. } => record.steps.push(StepRecord {
                 step: *step,
                 phase: *phase,
                 what: what.clone(),
