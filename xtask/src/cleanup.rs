@@ -268,7 +268,8 @@ async fn keep(remover: &Remover<'_>, plan: &Plan, made: &Made) -> Vec<String> {
     left
 }
 
-async fn prolong(client: &Client, namespace: &str, expires: Timestamp) -> Result<()> {
+/// Sets when anybody may remove a namespace of ours.
+pub(crate) async fn prolong(client: &Client, namespace: &str, expires: Timestamp) -> Result<()> {
     let api: Api<Namespace> = Api::all(client.clone());
     let patch = serde_json::json!({"metadata": {"annotations": {labels::EXPIRES: expires.to_string()}}});
     api.patch(namespace, &PatchParams::default(), &Patch::Merge(&patch)).await.context("annotate it")?;

@@ -30,8 +30,10 @@ const PROBE_PAUSE: Duration = Duration::from_millis(200);
 pub struct Forward {
     /// Its name.
     pub name: String,
-    /// `http://127.0.0.1:<port>`.
+    /// `http://127.0.0.1:<port>`, as long as it is open.
     pub url: String,
+    /// What it was opened for.
+    pub spec: Spec,
     accepting: AbortHandle,
 }
 
@@ -41,10 +43,10 @@ impl Drop for Forward {
     }
 }
 
-/// Opens a forward and waits until its probes hold.
+/// Opens a forward; whether somebody answers, [`Forward::prove`] finds out.
 ///
 /// # Errors
-/// No port can be listened on (exit 3), or a probe does not hold in time: its last answer (exit 4).
+/// No port can be listened on; exit 3.
 pub async fn open(
     client: &Client,
     name: &str,
@@ -52,7 +54,6 @@ pub async fn open(
     namespaces: &Namespaces,
     events: &Events,
 ) -> Result<Forward> {
-    let step = events.step(Phase::Forward, name.to_owned());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .context("listen on a free port of 127.0.0.1")
@@ -64,13 +65,25 @@ pub async fn open(
         port: spec.port,
     };
     let accepting = tokio::spawn(accept(listener, target, events.clone(), name.to_owned())).abort_handle();
-    let forward = Forward { name: name.to_owned(), url, accepting };
-    prove(&forward.url, spec, |why| step.progress(why))
-        .await
-        .with_context(|| format!("forward {name}: {} on port {}", spec.selector, spec.port))
-        .or_exit(Exit::NotReady)?;
-    step.done(forward.url.clone());
-    Ok(forward)
+    Ok(Forward { name: name.to_owned(), url, spec: spec.clone(), accepting })
+}
+
+impl Forward {
+    /// Waits until its probes hold; after a rollout the server is told to look again first, because what it knows may
+    /// be of pods that are gone.
+    ///
+    /// # Errors
+    /// One of them does not hold in time: its last answer; exit 4.
+    pub async fn prove(&self, after_rollout: bool, events: &Events) -> Result<()> {
+        let Forward { name, url, spec, .. } = self;
+        let step = events.step(Phase::Forward, name.clone());
+        prove(url, spec, after_rollout, |why| step.progress(why))
+            .await
+            .with_context(|| format!("forward {name}: {} on port {}", spec.selector, spec.port))
+            .or_exit(Exit::NotReady)?;
+        step.done(url.clone());
+        Ok(())
+    }
 }
 
 #[derive(Clone)]
@@ -168,14 +181,23 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 /// Repeats the probes until each holds.
-async fn prove(url: &str, spec: &Spec, progress: impl Fn(String)) -> Result<()> {
+async fn prove(url: &str, spec: &Spec, after_rollout: bool, progress: impl Fn(String)) -> Result<()> {
     let http = reqwest::Client::builder()
         .timeout(Duration::from_secs(30))
         .no_proxy()
         .pool_max_idle_per_host(0)
         .build()?;
     let deadline = Instant::now() + spec.timeout;
+    let remedy = async |probe: &Probe| {
+        if let Some(remedy) = &probe.remedy {
+            // What it answers does not count; the next attempt does.
+            let _ = http.post(format!("{url}{}", probe.path)).json(remedy).send().await;
+        }
+    };
     for probe in &spec.probes {
+        if after_rollout {
+            remedy(probe).await;
+        }
         loop {
             let Err(error) = attempt(&http, url, probe).await else { break };
             if Instant::now() > deadline {
@@ -186,10 +208,7 @@ async fn prove(url: &str, spec: &Spec, progress: impl Fn(String)) -> Result<()> 
                 )));
             }
             progress(format!("{}: {error:#}", probe.path));
-            if let Some(remedy) = &probe.remedy {
-                // What it answers does not count; the next attempt does.
-                let _ = http.post(format!("{url}{}", probe.path)).json(remedy).send().await;
-            }
+            remedy(probe).await;
             tokio::time::sleep(PROBE_PAUSE).await;
         }
     }
@@ -282,5 +301,41 @@ mod tests {
         };
         assert!(is_ready(&pod("name: a")));
         assert!(!is_ready(&pod("name: a, deletionTimestamp: '2026-01-01T00:00:00Z'")));
+    }
+
+    /// A server that answers `new` once it was told to look again; gives its address.
+    async fn forgetful() -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut knows = "old";
+            loop {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let n = connection.read(&mut request).await.unwrap();
+                if request[..n].starts_with(b"POST") {
+                    knows = "new";
+                }
+                let answer =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n{knows}");
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn after_a_rollout_servers_look_again_before_they_are_believed() {
+        let spec: Spec = serde_yaml::from_str(
+            "{namespace: a, selector: b, port: 1, timeout: 20s, probes: [{path: /, contains: new, remedy: {}}]}",
+        )
+        .unwrap();
+        let attempts = std::cell::Cell::new(0);
+        let failed = |_| attempts.set(attempts.get() + 1);
+        prove(&forgetful().await, &spec, true, failed).await.unwrap();
+        assert_eq!(attempts.get(), 0);
+        prove(&forgetful().await, &spec, false, failed).await.unwrap();
+        assert_eq!(attempts.get(), 1);
     }
 }

@@ -94,8 +94,10 @@ impl Helm {
             sh,
             "{program} upgrade --install {name} {chart} --namespace {namespace} --timeout {seconds}s --output json {values...} {args...}"
         );
+        // Killed half-way it would leave the release locked; ended in peace it notes that the release has failed.
+        const TIDY: Duration = Duration::from_secs(10);
         // Helm counts its hooks' time itself and says which one hangs; the rest is for its end.
-        let output = self.run(command, deadline + Duration::from_secs(30)).success().await?;
+        let output = self.run(command, deadline + Duration::from_secs(30)).grace(TIDY).success().await?;
         let release: Release = serde_json::from_str(&output.stdout)
             .with_context(|| format!("understand helm's answer on the release {name}"))?;
         Ok(release.manifest)

@@ -10,6 +10,8 @@ pub const RUN: &str = "k8s-test.local/run";
 pub const SUITE: &str = "k8s-test.local/suite";
 /// The variant an object was made for.
 pub const VARIANT: &str = "k8s-test.local/variant";
+/// On the namespaces of a deployment that `up` or `dev` made and that they use again: always `true`.
+pub const UP: &str = "k8s-test.local/up";
 /// On a node: the hash of the configuration that its cluster was made from.
 pub const CONFIG: &str = "k8s-test.local/config";
 /// Annotation: when an object may be removed by anybody (RFC 3339).

@@ -30,6 +30,8 @@ pub mod report;
 
 pub mod cleanup;
 
+pub mod deploy;
+
 pub mod pipeline;
 
 pub mod commands;

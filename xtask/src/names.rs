@@ -20,6 +20,15 @@ pub fn suffix() -> String {
     format!("{:06x}", RandomState::new().build_hasher().finish() & 0xff_ffff)
 }
 
+/// Whether `name` is `prefix` with a unique suffix.
+#[must_use]
+pub fn is_made_from(name: &str, prefix: &str) -> bool {
+    let suffix = name.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-'));
+    suffix.is_some_and(|suffix| {
+        suffix.len() + 1 == SUFFIX_LEN && suffix.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
 /// An id for a run that sorts by its start, such as `20261122-141530-3fcd70`.
 #[must_use]
 pub fn run_id(now: Timestamp) -> String {
@@ -60,6 +69,14 @@ mod tests {
         let (a, b) = (suffix(), suffix());
         assert_ne!(a, b);
         assert!(a.len() == 6 && a.chars().all(|c| c.is_ascii_hexdigit()), "{a}");
+    }
+
+    #[test]
+    fn a_longer_prefix_is_another_prefix() {
+        assert!(is_made_from("dagster-test-3fcd70", "dagster-test"));
+        assert!(!is_made_from("dagster-test-3fcd70", "dagster"));
+        assert!(!is_made_from("dagster-test", "dagster"));
+        assert!(is_made_from(&format!("a-{}", suffix()), "a"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A suite's namespaces: new ones of unique names, or an existing one for all roles.
+//! A suite's namespaces: new ones of unique names, those of a deployment that stays, or an existing one for all
+//! roles.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use crate::config::Suite;
 use crate::exit::{Exit, ExitWith};
 use crate::ledger::Ledger;
-use crate::{fail, labels, names, text};
+use crate::{cleanup, fail, labels, names, text};
 
 /// Suffixes to try; with 16 million of them a second collision means that something else is wrong.
 const ATTEMPTS: usize = 5;
@@ -25,30 +26,64 @@ pub struct Namespaces {
     pub by_role: BTreeMap<String, String>,
     /// The first role's, where fixtures without a namespace go.
     pub first: String,
-    /// Whether this run made them.
+    /// Whether this run made them, or they are of the deployment that it uses again.
     pub ours: bool,
 }
 
-/// Makes a namespace for each different prefix of `suite`.
+impl Namespaces {
+    /// Their names, for a message.
+    #[must_use]
+    pub fn list(&self) -> String {
+        let mut names: Vec<&str> = self.by_role.values().map(String::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join(", ")
+    }
+}
+
+/// What is written on the namespaces of a suite.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks<'a> {
+    /// The run's id.
+    pub run: &'a str,
+    /// When anybody may remove them.
+    pub expires: Timestamp,
+    /// Whether `up` and `dev` use them again.
+    pub up: bool,
+}
+
+/// Makes a namespace for each different prefix of `suite` that none of `known` was made for.
 ///
 /// # Errors
 /// The API refuses; exit 3.
 pub async fn make(
     client: &Client,
     suite: &Suite,
-    run: &str,
-    expires: Timestamp,
+    marks: Marks<'_>,
+    known: &[String],
     ledger: &Ledger,
 ) -> Result<Namespaces> {
+    let Marks { run, expires, up } = marks;
     let api: Api<Namespace> = Api::all(client.clone());
     let mut names: IndexMap<&str, String> = IndexMap::new();
     let mut labels = labels::of(run, &suite.name, &suite.variant);
     labels.insert("app.kubernetes.io/managed-by".to_owned(), "k8s-test".to_owned());
+    if up {
+        labels.insert(labels::UP.to_owned(), "true".to_owned());
+    }
     let annotations = BTreeMap::from([(labels::EXPIRES.to_owned(), expires.to_string())]);
     for prefix in suite.namespaces.values() {
         if !names.contains_key(prefix.as_str()) {
-            let name =
-                create(&api, prefix, &labels, &annotations, ledger).await.or_exit(Exit::Environment)?;
+            let name = match known.iter().find(|name| names::is_made_from(name, prefix)) {
+                Some(name) => {
+                    cleanup::prolong(client, name, expires).await.or_exit(Exit::Environment)?;
+                    ledger.record(|made| made.namespaces.push(name.clone()));
+                    name.clone()
+                }
+                None => {
+                    create(&api, prefix, &labels, &annotations, ledger).await.or_exit(Exit::Environment)?
+                }
+            };
             names.insert(prefix, name);
         }
     }
@@ -154,8 +189,8 @@ mod tests {
         let made = make(
             &client,
             &suite("{user: dagster-test, system: dagster-test}"),
-            "run-1",
-            Timestamp::UNIX_EPOCH,
+            Marks { run: "run-1", expires: Timestamp::UNIX_EPOCH, up: false },
+            &[],
             &ledger,
         )
         .await
@@ -168,6 +203,29 @@ mod tests {
         assert_eq!(ledger.made().namespaces, [second]);
         assert_eq!(body["metadata"]["labels"]["k8s-test.local/run"], "run-1");
         assert_eq!(body["metadata"]["annotations"]["k8s-test.local/expires"], "1970-01-01T00:00:00Z");
+    }
+
+    #[tokio::test]
+    async fn a_deployment_gets_only_the_namespaces_that_it_lacks() {
+        let (client, mut server) = fake_api::client();
+        let serve = tokio::spawn(async move {
+            let (request, send) = server.next_request().await.unwrap();
+            let prolonged = format!("{} {}", request.method(), request.uri().path());
+            send.send_response(answer(StatusCode::OK, &json!({"metadata": {"name": "dagster-test-3fcd70"}})));
+            let (request, send) = server.next_request().await.unwrap();
+            let (made, body) = name_in(request).await;
+            send.send_response(answer(StatusCode::CREATED, &body));
+            (prolonged, made, body)
+        });
+        let known = ["dagster-test-3fcd70".to_owned(), "dagster-test-system-000000".to_owned()];
+        let marks = Marks { run: "run-1", expires: Timestamp::UNIX_EPOCH, up: true };
+        let suite = suite("{user: dagster-test, system: dagster}");
+        let namespaces = make(&client, &suite, marks, &known, &Ledger::default()).await.unwrap();
+        let (prolonged, made, body) = serve.await.unwrap();
+        assert!(prolonged.starts_with("PATCH /api/v1/namespaces/dagster-test-3fcd70"), "{prolonged}");
+        assert_eq!(namespaces.by_role["user"], "dagster-test-3fcd70");
+        assert_eq!(namespaces.by_role["system"], made);
+        assert_eq!(body["metadata"]["labels"]["k8s-test.local/up"], "true");
     }
 
     #[tokio::test]

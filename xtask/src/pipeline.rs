@@ -5,23 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
-use jiff::{SignedDuration, Timestamp};
 use kind_client::Kind;
 
 use crate::cluster::{self, Cluster};
 use crate::config::{ImagesFile, Suite, Tools, Workspace};
+use crate::deploy::{self, Site};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
 use crate::helm::Helm;
 use crate::images::deliver::{Delivered, Inventory, Push};
 use crate::images::{self, Built, Maker};
 use crate::ledger::Ledger;
-use crate::namespaces::{self, Namespaces};
 use crate::plan::{ClusterPlan, Plan};
 use crate::setup::{self, Machine, Mend};
-use crate::suites::{self, Given, Runner, Test};
-use crate::template::{Facts, ImageFacts, RunFacts};
-use crate::{fixtures, forward, ready, release, text};
+use crate::suites::{self, Test};
 
 /// What a run is made from and where it says what happens.
 #[derive(Clone)]
@@ -165,23 +162,12 @@ impl Session {
 /// # Errors
 /// Of the stage that failed, with its exit code. Tests that fail are in the results.
 pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
-    let machine = session.machine(plan.setup).await?;
-    let kubeconfig = plan.output.join("kubeconfig");
-    let maker = session.maker(&machine, plan.setup);
-    let (cluster, built, selected) = tokio::try_join!(
-        session.cluster(&machine, &plan.cluster, &kubeconfig, plan.setup),
-        images::make(&maker, &session.images, &plan.images),
-        select(session, plan),
-    )?;
-    session.find(|found| found.images = built.clone());
-    // A machine of a CI system is gone before there is a next change.
-    let push = session.push(&machine, !plan.ci);
-    let held = deliver(session, plan, &cluster, &built, &push).await?;
-    let deployed = Deployed { cluster: &cluster, held: &held, built: &built, push: &push };
+    let (ground, selected) = ground(session, plan, select(session, plan)).await?;
+    let held = deliver(session, plan, &ground).await?;
     let mut results = Vec::new();
     let mut failure = None;
     for (suite, tests) in plan.suites.iter().zip(&selected).filter(|(_, tests)| !tests.is_empty()) {
-        match run_suite(session, plan, deployed, suite, tests).await {
+        match run_suite(session, plan, &ground, &held, suite, tests).await {
             Ok(tests) => results.extend(tests),
             Err(error) => {
                 let error = error.context(format!("suite {}", suite.id()));
@@ -194,13 +180,47 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     failure.map_or(Ok(results), Err)
 }
 
-async fn deliver(
+/// What everything is deployed on and from.
+pub struct Ground {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The images, in the local Docker.
+    pub built: BTreeMap<String, Built>,
+    /// When images come by `docker push`.
+    pub push: Push,
+    /// The machine.
+    pub machine: Machine,
+}
+
+/// The plan's cluster and images, made side by side with `beside`.
+///
+/// # Errors
+/// Of the first of them that fails.
+pub async fn ground<T>(
     session: &Session,
     plan: &Plan,
-    cluster: &Cluster,
-    built: &BTreeMap<String, Built>,
-    push: &Push,
-) -> Result<Inventory> {
+    beside: impl Future<Output = Result<T>>,
+) -> Result<(Ground, T)> {
+    let machine = session.machine(plan.setup).await?;
+    let kubeconfig = plan.output.join("kubeconfig");
+    let maker = session.maker(&machine, plan.setup);
+    let (cluster, built, beside) = tokio::try_join!(
+        session.cluster(&machine, &plan.cluster, &kubeconfig, plan.setup),
+        images::make(&maker, &session.images, &plan.images),
+        beside,
+    )?;
+    session.find(|found| found.images = built.clone());
+    // A machine of a CI system is gone before there is a next change.
+    let push = session.push(&machine, !plan.ci);
+    Ok((Ground { cluster, built, push, machine }, beside))
+}
+
+/// Brings the images that the plan's suites deploy to the nodes; gives what these hold now.
+///
+/// # Errors
+/// As [`images::deliver::deliver`].
+pub async fn deliver(session: &Session, plan: &Plan, ground: &Ground) -> Result<Inventory> {
+    let Ground { cluster, built, push, .. } = ground;
     if cluster.nodes.is_empty() {
         return Ok(Inventory::new());
     }
@@ -214,121 +234,26 @@ async fn deliver(
 }
 
 /// Builds the tests and selects those to run, before anything is deployed for them.
-async fn select(session: &Session, plan: &Plan) -> Result<Vec<Vec<Test>>> {
+///
+/// # Errors
+/// As [`suites::compile::compile`] and [`suites::select`].
+pub async fn select(session: &Session, plan: &Plan) -> Result<Vec<Vec<Test>>> {
     let (cargo, root) = (&session.env.cargo, &session.workspace.root);
     let compiled = suites::compile::compile(cargo, root, &plan.suites, &session.events).await?;
     suites::select(&plan.suites, &compiled, &plan.filters).await
 }
 
-/// What all suites of a run share.
-#[derive(Clone, Copy)]
-struct Deployed<'a> {
-    cluster: &'a Cluster,
-    held: &'a Inventory,
-    built: &'a BTreeMap<String, Built>,
-    push: &'a Push,
-}
-
 async fn run_suite(
     session: &Session,
     plan: &Plan,
-    deployed: Deployed<'_>,
+    ground: &Ground,
+    held: &Inventory,
     suite: &Suite,
     tests: &[Test],
 ) -> Result<Vec<TestResult>> {
-    let Deployed { cluster, held, built, push } = deployed;
-    let Session { events, ledger, .. } = session;
-    let client = &cluster.client;
-    let folder = plan.output.join(&suite.name).join(&suite.variant);
-    let namespaces = namespaces_of(session, plan, cluster, suite).await?;
-    let facts = facts(plan, suite, &namespaces, built);
-
-    let helm = session.helm(cluster);
-    let installer = release::Installer {
-        helm: &helm,
-        cluster,
-        held,
-        push,
-        folder: &folder,
-        setup: plan.setup,
-        events,
-        ledger,
-    };
-    // Rendering touches nothing that fixtures make.
-    let (_, prepared) = tokio::try_join!(
-        fixtures_of(session, plan, cluster, suite, &namespaces, &facts),
-        release::prepare(installer, suite, &namespaces, &facts),
-    )?;
-    let releases = release::install(installer, &prepared).await?;
-    ready::wait(client, &releases, events).await?;
-
-    let mut forwards = Vec::new();
-    for (name, spec) in &suite.forwards {
-        forwards.push(forward::open(client, name, spec, &namespaces, events).await?);
-    }
-
-    let artifacts = folder.join("artifacts");
-    std::fs::create_dir_all(&artifacts)?;
-    let given = Given {
-        run: &plan.run,
-        kubeconfig: &cluster.kubeconfig,
-        namespaces: &namespaces,
-        images: built,
-        forwards: &forwards,
-        artifacts: &artifacts,
-    };
-    let environment = suites::environment(suite, given);
-    let logs = folder.join("logs");
-    let runner = Runner { jobs: plan.jobs, logs: &logs, events };
-    suites::run(runner, suite, tests, &environment).await
-}
-
-async fn fixtures_of(
-    session: &Session,
-    plan: &Plan,
-    cluster: &Cluster,
-    suite: &Suite,
-    namespaces: &Namespaces,
-    facts: &Facts,
-) -> Result<()> {
-    let step = session.events.step(Phase::Fixtures, suite.id());
-    let objects =
-        fixtures::apply(&cluster.client, suite, &plan.run, namespaces, facts, &session.ledger).await?;
-    step.done(text::count(objects, "object"));
-    Ok(())
-}
-
-async fn namespaces_of(
-    session: &Session,
-    plan: &Plan,
-    cluster: &Cluster,
-    suite: &Suite,
-) -> Result<Namespaces> {
-    let step = session.events.step(Phase::Namespaces, suite.id());
-    let namespaces = match &plan.existing_namespace {
-        Some(name) => namespaces::existing(&cluster.client, suite, name).await?,
-        None => {
-            // Long enough that nobody takes it away from a run that is under way.
-            let releases = suite.releases.iter().map(|release| release.timeout).sum::<std::time::Duration>();
-            let time =
-                SignedDuration::try_from(suite.timeout + releases).unwrap_or(SignedDuration::from_hours(1));
-            let expires = Timestamp::now() + time + SignedDuration::from_mins(30);
-            namespaces::make(&cluster.client, suite, &plan.run, expires, &session.ledger).await?
-        }
-    };
-    let mut names: Vec<&str> = namespaces.by_role.values().map(String::as_str).collect();
-    names.dedup();
-    step.done(names.join(", "));
-    Ok(namespaces)
-}
-
-fn facts(plan: &Plan, suite: &Suite, namespaces: &Namespaces, built: &BTreeMap<String, Built>) -> Facts {
-    let images = suite.images.iter().filter_map(|name| built.get(name));
-    Facts {
-        namespaces: namespaces.by_role.clone(),
-        images: images.map(|image| (image.name.clone(), ImageFacts::new(&image.reference))).collect(),
-        run: RunFacts { id: plan.run.clone() },
-        suite: suite.name.clone(),
-        variant: suite.variant.clone(),
-    }
+    let Ground { cluster, .. } = ground;
+    let namespaces = deploy::namespaces(session, plan, cluster, suite).await?;
+    let site = Site { session, plan, suite, ground, namespaces: &namespaces };
+    let forwards = site.deploy(held).await?;
+    site.test(&forwards, &Vec::from_iter(tests)).await
 }

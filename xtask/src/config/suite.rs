@@ -136,7 +136,8 @@ pub struct Probe {
     /// JSON pointers into the answer and the values they must show.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expect: BTreeMap<String, serde_json::Value>,
-    /// A body to POST to the same path after a failed attempt, for servers that must be told to look again.
+    /// A body to POST to the same path after a failed attempt and after a rollout, for servers that must be told to
+    /// look again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remedy: Option<serde_json::Value>,
 }

@@ -68,7 +68,11 @@ async fn collect(client: &Client, workload: &Workload) -> Result<String, kube::E
     Ok(lines.join("\n"))
 }
 
-async fn selector(client: &Client, workload: &Workload) -> Result<Option<LabelSelector>, kube::Error> {
+/// The selector of its pods, if it exists.
+pub(super) async fn selector(
+    client: &Client,
+    workload: &Workload,
+) -> Result<Option<LabelSelector>, kube::Error> {
     let Workload { kind, namespace, name } = workload;
     Ok(match kind {
         Kind::Deployment => {

@@ -9,8 +9,10 @@ use futures::stream::FuturesUnordered;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::Selector;
 use kube::runtime::watcher;
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::events::{Events, Phase};
@@ -36,7 +38,10 @@ pub async fn wait(client: &Client, releases: &[Installed], events: &Events) -> R
     let waits = releases.iter().flat_map(|release| {
         release.workloads.iter().map(move |workload| async move {
             let step = events.step(Phase::Ready, workload.to_string());
-            let end = wait_for(client, workload, release.timeout, |why| step.progress(why)).await;
+            let mut end = wait_for(client, workload, release.timeout, |why| step.progress(why)).await;
+            if end.is_ok() {
+                end = replaced(client, workload, release.timeout).await;
+            }
             if end.is_ok() {
                 step.done("");
             }
@@ -88,6 +93,28 @@ async fn wait_for(
         Kind::DaemonSet => watched::<DaemonSet>(client, workload, deadline, waiting).await,
         Kind::Job => watched::<Job>(client, workload, deadline, waiting).await,
     }
+}
+
+/// Waits for the pods that it has replaced: while they go they still serve, and whoever talks to them is cut off.
+async fn replaced(client: &Client, workload: &Workload, deadline: Duration) -> Result<(), String> {
+    let selector = diagnosis::selector(client, workload).await;
+    let Some(selector) = selector.map_err(|error| format!("its pods cannot be looked at: {error}"))? else {
+        return Ok(());
+    };
+    let selector = Selector::try_from(selector).map_err(|error| error.to_string())?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &workload.namespace);
+    let config = watcher::Config::default().labels_from(&selector);
+    let going = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+    let all_gone = |pods: &watch::Objects<Pod>| (!pods.values().any(going)).then_some(());
+    watch::until(pods, config, deadline, all_gone).await.map_err(|late| {
+        let names: Vec<String> =
+            late.objects.values().filter(|pod| going(pod)).map(ResourceExt::name_any).collect();
+        format!(
+            "after {}, pods that it has replaced are still there: {}",
+            text::seconds(deadline),
+            names.join(", ")
+        )
+    })
 }
 
 async fn watched<K>(

@@ -4,25 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, anyhow};
 
-use super::Installer;
 use super::manifest::{self, Named};
+use super::{Installer, Prepared};
 use crate::docker::{Docker, Image, normalized};
 use crate::exit::{Exit, ExitWith};
 use crate::images::LOCAL;
-use crate::images::deliver::{self, Wanted};
+use crate::images::deliver::{self, Inventory, Wanted};
 use crate::{fail, text};
 
-/// Makes sure that the nodes hold what the rendered manifests name.
+/// Makes sure that the nodes, which hold `held`, get every image that the rendered manifests name.
 ///
 /// # Errors
 /// An image is neither on the nodes nor in the local Docker and cannot be pulled, or a pod would ask a registry
 /// for one of ours; exit 3 and 2.
-pub(super) async fn ensure(installer: Installer<'_>, rendered: &[(String, String)]) -> Result<()> {
+pub async fn ensure(installer: Installer<'_>, prepared: &[Prepared<'_>], held: &Inventory) -> Result<()> {
     let mut named = Vec::new();
-    for (release, manifest) in rendered {
+    for Prepared { release, manifest, .. } in prepared {
         for image in manifest::images(manifest)? {
-            refuse_pulling_ours(release, &image)?;
-            named.push((release, image));
+            refuse_pulling_ours(&release.name, &image)?;
+            named.push((&release.name, image));
         }
     }
     let nodes = &installer.cluster.nodes;
@@ -40,7 +40,6 @@ pub(super) async fn ensure(installer: Installer<'_>, rendered: &[(String, String
         }
         return Ok(());
     }
-    let held = installer.held;
     let mut bring = BTreeMap::new();
     let mut nowhere = Vec::new();
     for (release, image) in &named {

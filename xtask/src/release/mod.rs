@@ -10,12 +10,13 @@ use crate::config::{Release, Suite};
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith};
 use crate::helm::{Helm, Install};
-use crate::images::deliver::{Inventory, Push};
+use crate::images::deliver::Push;
 use crate::ledger::{Ledger, ReleaseName};
 use crate::namespaces::Namespaces;
 use crate::template::{self, Facts};
 
 pub mod images;
+mod lock;
 pub mod manifest;
 
 pub use manifest::Workload;
@@ -31,11 +32,12 @@ pub struct Installed {
     pub timeout: Duration,
 }
 
-/// A release about to be installed: its values files are rendered and its images are on the nodes.
+/// A release about to be installed: its values files are rendered, and its chart with them.
 pub struct Prepared<'a> {
     release: &'a Release,
     namespace: &'a str,
     values: Vec<Utf8PathBuf>,
+    manifest: String,
 }
 
 impl Prepared<'_> {
@@ -57,8 +59,6 @@ pub struct Installer<'a> {
     pub helm: &'a Helm,
     /// The cluster.
     pub cluster: &'a Cluster,
-    /// What its nodes hold.
-    pub held: &'a Inventory,
     /// When images come by `docker push`.
     pub push: &'a Push,
     /// Where rendered values go.
@@ -71,10 +71,10 @@ pub struct Installer<'a> {
     pub ledger: &'a Ledger,
 }
 
-/// Renders the releases of `suite` and has the nodes hold every image that they name; installs nothing yet.
+/// Renders the releases of `suite`; [`images::ensure`] comes next, and nothing is installed yet.
 ///
 /// # Errors
-/// Values or a chart do not render (exit 2), or an image can be brought by nobody (exit 3).
+/// Values or a chart do not render; exit 2.
 pub async fn prepare<'a>(
     installer: Installer<'_>,
     suite: &'a Suite,
@@ -82,22 +82,19 @@ pub async fn prepare<'a>(
     facts: &Facts,
 ) -> Result<Vec<Prepared<'a>>> {
     let mut prepared = Vec::new();
-    let mut rendered = Vec::new();
     for release in &suite.releases {
         let namespace = &namespaces.by_role[&release.namespace];
         let values = render_values(release, facts, installer.folder)?;
-        let one = Prepared { release, namespace, values };
+        let mut one = Prepared { release, namespace, values, manifest: String::new() };
         installer.helm.build_dependencies(&release.chart).await.or_exit(Exit::Environment)?;
-        let manifest = installer
+        one.manifest = installer
             .helm
             .template(&one.install())
             .await
             .with_context(|| format!("render the release {} from {}", release.name, release.chart))
             .or_exit(Exit::Usage)?;
-        rendered.push((release.name.clone(), manifest));
         prepared.push(one);
     }
-    images::ensure(installer, &rendered).await?;
     Ok(prepared)
 }
 
@@ -117,17 +114,24 @@ async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Ins
     let Prepared { release, namespace, .. } = one;
     let step = installer.events.step(Phase::Release, format!("install {}", release.name));
     let name = ReleaseName { name: release.name.clone(), namespace: (*namespace).to_owned() };
-    // In a namespace of ours there can be none yet.
+    // In a namespace of ours what there is is ours.
     let ours = installer.ledger.made().namespaces.contains(&name.namespace);
     if ours
         || !installer.helm.releases(&name.namespace).await.or_exit(Exit::Environment)?.contains(&name.name)
     {
-        installer.ledger.record(|made| made.releases.push(name.clone()));
+        installer.ledger.record(|made| {
+            made.releases.retain(|noted| *noted != name);
+            made.releases.push(name.clone());
+        });
     }
-    let manifest = installer
-        .helm
-        .upgrade_install(&one.install(), release.timeout)
-        .await
+    let install = one.install();
+    let upgrade = || installer.helm.upgrade_install(&install, release.timeout);
+    let mut installed = upgrade().await;
+    if ours && installed.as_ref().is_err_and(lock::is_locked) {
+        lock::unlock(&installer.cluster.client, &name).await.or_exit(Exit::Environment)?;
+        installed = upgrade().await;
+    }
+    let manifest = installed
         .with_context(|| format!("install the release {} into {namespace}", release.name))
         .or_exit(Exit::NotReady)?;
     let workloads = manifest::workloads(&manifest, namespace)?;

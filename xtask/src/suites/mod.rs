@@ -34,12 +34,22 @@ pub struct Runner<'a> {
 }
 
 /// A test about to run.
+#[derive(Clone, Debug)]
 pub struct Test {
     id: TestId,
     ignored: bool,
     work: Work,
 }
 
+impl Test {
+    /// Its name inside its suite.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.id.name
+    }
+}
+
+#[derive(Clone, Debug)]
 enum Work {
     /// One test of a binary.
     Binary(Binary),
@@ -76,7 +86,7 @@ pub async fn select(suites: &[Suite], compiled: &Compiled, filters: &[String]) -
 pub async fn run(
     runner: Runner<'_>,
     suite: &Suite,
-    tests: &[Test],
+    tests: &[&Test],
     environment: &BTreeMap<String, String>,
 ) -> Result<Vec<TestResult>> {
     std::fs::create_dir_all(runner.logs).with_context(|| format!("make the folder {}", runner.logs))?;

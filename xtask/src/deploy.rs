@@ -1,0 +1,188 @@
+//! One suite's deployment, part by part, and the tests against it; `k8s-test`, `up` and `dev` put the parts together.
+
+use anyhow::Result;
+use camino::Utf8PathBuf;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::cluster::Cluster;
+use crate::config::Suite;
+use crate::events::{Phase, TestResult};
+use crate::forward::{self, Forward};
+use crate::helm::Helm;
+use crate::images::deliver::Inventory;
+use crate::namespaces::{self, Marks, Namespaces};
+use crate::pipeline::{Ground, Session};
+use crate::plan::Plan;
+use crate::release::{Installed, Installer, Prepared};
+use crate::suites::{Given, Runner, Test};
+use crate::template::{Facts, ImageFacts, RunFacts};
+use crate::{fixtures, ready, release, suites, text};
+
+/// Where a suite is deployed, and from what.
+#[derive(Clone, Copy)]
+pub struct Site<'a> {
+    /// The session.
+    pub session: &'a Session,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// The suite.
+    pub suite: &'a Suite,
+    /// The cluster and the images.
+    pub ground: &'a Ground,
+    /// The suite's namespaces.
+    pub namespaces: &'a Namespaces,
+}
+
+/// Makes new namespaces for `suite`, or takes the one that the plan names.
+///
+/// # Errors
+/// As [`namespaces::make`] and [`namespaces::existing`].
+pub async fn namespaces(
+    session: &Session,
+    plan: &Plan,
+    cluster: &Cluster,
+    suite: &Suite,
+) -> Result<Namespaces> {
+    let step = session.events.step(Phase::Namespaces, suite.id());
+    let namespaces = match &plan.existing_namespace {
+        Some(name) => namespaces::existing(&cluster.client, suite, name).await?,
+        None => {
+            // Long enough that nobody takes it away from a run that is under way.
+            let releases = suite.releases.iter().map(|release| release.timeout).sum::<std::time::Duration>();
+            let time =
+                SignedDuration::try_from(suite.timeout + releases).unwrap_or(SignedDuration::from_hours(1));
+            let expires = Timestamp::now() + time + SignedDuration::from_mins(30);
+            let marks = Marks { run: &plan.run, expires, up: false };
+            namespaces::make(&cluster.client, suite, marks, &[], &session.ledger).await?
+        }
+    };
+    step.done(namespaces.list());
+    Ok(namespaces)
+}
+
+impl<'a> Site<'a> {
+    /// Deploys all of the suite; `held` is what the nodes hold.
+    ///
+    /// # Errors
+    /// Of the part that failed, with its exit code.
+    pub async fn deploy(self, held: &Inventory) -> Result<Vec<Forward>> {
+        // Rendering touches nothing that fixtures make.
+        let (_, prepared) = tokio::try_join!(self.fixtures(), self.render())?;
+        let releases = self.install(&prepared, held).await?;
+        ready::wait(&self.ground.cluster.client, &releases, &self.session.events).await?;
+        let mut forwards = Vec::new();
+        self.forward(&mut forwards, self.plan.existing_namespace.is_some()).await?;
+        Ok(forwards)
+    }
+
+    /// Applies the fixtures; gives how many objects they hold.
+    ///
+    /// # Errors
+    /// As [`fixtures::apply`].
+    pub async fn fixtures(self) -> Result<usize> {
+        let Site { session, plan, suite, ground, namespaces } = self;
+        let step = session.events.step(Phase::Fixtures, suite.id());
+        let facts = self.facts();
+        let count =
+            fixtures::apply(&ground.cluster.client, suite, &plan.run, namespaces, &facts, &session.ledger)
+                .await?;
+        step.done(text::count(count, "object"));
+        Ok(count)
+    }
+
+    /// Renders the releases.
+    ///
+    /// # Errors
+    /// As [`release::prepare`].
+    pub async fn render(self) -> Result<Vec<Prepared<'a>>> {
+        let (helm, folder) = (self.helm(), self.folder());
+        release::prepare(self.installer(&helm, &folder), self.suite, self.namespaces, &self.facts()).await
+    }
+
+    /// Brings the images that the charts name on their own, then installs the releases; does not wait for them.
+    ///
+    /// # Errors
+    /// As [`release::images::ensure`] and [`release::install`].
+    pub async fn install(self, prepared: &[Prepared<'_>], held: &Inventory) -> Result<Vec<Installed>> {
+        let (helm, folder) = (self.helm(), self.folder());
+        let installer = self.installer(&helm, &folder);
+        release::images::ensure(installer, prepared, held).await?;
+        release::install(installer, prepared).await
+    }
+
+    /// Opens the forwards that `open` lacks, closes those that the suite has no more, and proves all of them.
+    ///
+    /// # Errors
+    /// As [`forward::open`] and [`Forward::prove`].
+    pub async fn forward(self, open: &mut Vec<Forward>, after_rollout: bool) -> Result<()> {
+        let Session { events, .. } = self.session;
+        open.retain(|forward| self.suite.forwards.get(&forward.name) == Some(&forward.spec));
+        for (name, spec) in &self.suite.forwards {
+            if !open.iter().any(|forward| forward.name == *name) {
+                let client = &self.ground.cluster.client;
+                open.push(forward::open(client, name, spec, self.namespaces, events).await?);
+            }
+        }
+        for forward in open {
+            forward.prove(after_rollout, events).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs `tests` against what was deployed.
+    ///
+    /// # Errors
+    /// As [`suites::run`]; tests that fail are in the results.
+    pub async fn test(self, forwards: &[Forward], tests: &[&Test]) -> Result<Vec<TestResult>> {
+        let artifacts = self.folder().join("artifacts");
+        std::fs::create_dir_all(&artifacts)?;
+        let given = Given {
+            run: &self.plan.run,
+            kubeconfig: &self.ground.cluster.kubeconfig,
+            namespaces: self.namespaces,
+            images: &self.ground.built,
+            forwards,
+            artifacts: &artifacts,
+        };
+        let environment = suites::environment(self.suite, given);
+        let logs = self.folder().join("logs");
+        let runner = Runner { jobs: self.plan.jobs, logs: &logs, events: &self.session.events };
+        suites::run(runner, self.suite, tests, &environment).await
+    }
+
+    /// Where the suite's logs, artifacts and rendered values go.
+    fn folder(self) -> Utf8PathBuf {
+        self.plan.output.join(&self.suite.name).join(&self.suite.variant)
+    }
+
+    fn helm(self) -> Helm {
+        self.session.helm(&self.ground.cluster)
+    }
+
+    fn installer<'b>(self, helm: &'b Helm, folder: &'b Utf8PathBuf) -> Installer<'b>
+    where
+        'a: 'b,
+    {
+        Installer {
+            helm,
+            cluster: &self.ground.cluster,
+            push: &self.ground.push,
+            folder,
+            setup: self.plan.setup,
+            events: &self.session.events,
+            ledger: &self.session.ledger,
+        }
+    }
+
+    fn facts(self) -> Facts {
+        let Site { plan, suite, namespaces, ground, .. } = self;
+        let images = suite.images.iter().filter_map(|name| ground.built.get(name));
+        Facts {
+            namespaces: namespaces.by_role.clone(),
+            images: images.map(|image| (image.name.clone(), ImageFacts::new(&image.reference))).collect(),
+            run: RunFacts { id: plan.run.clone() },
+            suite: suite.name.clone(),
+            variant: suite.variant.clone(),
+        }
+    }
+}
