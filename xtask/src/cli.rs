@@ -17,6 +17,13 @@ pub struct Cli {
 pub enum Command {
     /// Deploys the suites' releases on a cluster and runs their tests
     K8sTest(K8sTest),
+    /// Deploys a suite and forwards to it, without its tests, until Ctrl-C or `q`; the deployment stays
+    Up(Local),
+    /// Deploys a suite, then at each save makes, brings and rolls out what it touches and runs the tests;
+    /// `r` runs them again, `q` quits, the deployment stays
+    Dev(Dev),
+    /// Removes what `up` and `dev` have deployed; the cluster stays
+    Down(Down),
     /// Builds images and brings them to the nodes
     #[command(subcommand)]
     Images(Images),
@@ -72,6 +79,54 @@ pub struct K8sTest {
     /// List the suites with their variants and do nothing
     #[arg(long, conflicts_with = "dry_run")]
     pub list: bool,
+    /// Use the machine as it is: install, start and download nothing
+    #[arg(long)]
+    pub no_setup: bool,
+}
+
+/// `up`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Local {
+    /// The suite: a name under test-suites/ or the path of a folder with a suite.yaml; none means the only one
+    #[arg(value_name = "SUITE")]
+    pub suite: Option<String>,
+    /// The variant from suite.yaml; none means `default`
+    #[arg(long, value_name = "NAME")]
+    pub variant: Option<String>,
+    /// Which cluster to use
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Use the machine as it is: install, start and download nothing
+    #[arg(long)]
+    pub no_setup: bool,
+}
+
+/// `dev`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Dev {
+    /// What to deploy
+    #[command(flatten)]
+    pub local: Local,
+    /// Run only the tests whose names contain one of these
+    #[arg(last = true, value_name = "TEST-FILTER")]
+    pub filters: Vec<String>,
+    /// Tests that run at the same time; default: the number of processors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+}
+
+/// `down`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Down {
+    /// The suite whose deployments go; none means all suites
+    #[arg(value_name = "SUITE")]
+    pub suite: Option<String>,
+    /// The variant whose deployment goes; none means all variants
+    #[arg(long, value_name = "NAME")]
+    pub variant: Option<String>,
+    /// Which cluster to look into
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Use the machine as it is: install, start and download nothing
     #[arg(long)]
     pub no_setup: bool,

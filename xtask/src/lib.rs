@@ -34,6 +34,8 @@ pub mod deploy;
 
 pub mod pipeline;
 
+pub mod local;
+
 pub mod commands;
 
 pub mod cmd;

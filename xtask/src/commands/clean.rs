@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use camino::Utf8Path;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kind_client::{Address, Kind};
@@ -10,6 +11,7 @@ use kube::api::{DynamicObject, ListParams};
 use kube::config::Kubeconfig;
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Client, ResourceExt};
+use tempfile::NamedTempFile;
 
 use crate::cleanup::{self, Remover};
 use crate::cli::Clean;
@@ -82,16 +84,11 @@ async fn clean_cluster(
     session: &Session,
     kind: &Kind,
     name: &str,
-    helm: &camino::Utf8Path,
+    helm: &Utf8Path,
 ) -> Result<bool> {
-    let text = kind.kubeconfig(name, Address::External).await.or_exit(Exit::Environment)?;
-    let file = tempfile::NamedTempFile::new()?;
-    std::fs::write(file.path(), &text)?;
-    let path = camino::Utf8Path::from_path(file.path()).unwrap_or(camino::Utf8Path::new("/dev/null"));
-    let client = crate::cluster::client(Kubeconfig::from_yaml(&text)?, None).await?;
-    let helm = Helm { program: helm.to_owned(), kubeconfig: path.to_owned() };
-
-    let made = leftovers(args, &client, &helm).await.or_exit(Exit::Environment)?;
+    let reached = reach(kind, name, helm).await?;
+    let Reached { client, helm, .. } = &reached;
+    let made = leftovers(|run, expired| goes(args, run, expired), client, helm).await?;
     for namespace in &made.namespaces {
         println!("{name}: namespace {namespace}");
     }
@@ -102,8 +99,8 @@ async fn clean_cluster(
         let remover = Remover {
             run: args.run.as_deref(),
             kind: Some(kind),
-            helm: Some(&helm),
-            client: Some(&client),
+            helm: Some(helm),
+            client: Some(client),
             events: &session.events,
         };
         let left = cleanup::remove_objects(&remover, &made).await;
@@ -118,8 +115,37 @@ async fn clean_cluster(
     Ok(!made.is_empty())
 }
 
-/// What on a cluster is of runs whose things are to go.
-async fn leftovers(args: &Clean, client: &Client, helm: &Helm) -> Result<Made> {
+/// A Kind cluster that runs, looked at as it is.
+pub(super) struct Reached {
+    /// A client of its API.
+    pub(super) client: Client,
+    /// helm, for this cluster.
+    pub(super) helm: Helm,
+    /// helm's kubeconfig, which goes with this.
+    _kubeconfig: NamedTempFile,
+}
+
+/// Reaches a Kind cluster that runs.
+pub(super) async fn reach(kind: &Kind, name: &str, helm: &Utf8Path) -> Result<Reached> {
+    let text = kind.kubeconfig(name, Address::External).await.or_exit(Exit::Environment)?;
+    let file = NamedTempFile::new()?;
+    std::fs::write(file.path(), &text)?;
+    let path = Utf8Path::from_path(file.path()).unwrap_or(Utf8Path::new("/dev/null"));
+    let client = crate::cluster::client(Kubeconfig::from_yaml(&text)?, None).await?;
+    let helm = Helm { program: helm.to_owned(), kubeconfig: path.to_owned() };
+    Ok(Reached { client, helm, _kubeconfig: file })
+}
+
+/// What on a cluster is of runs whose things are to go; `goes` is told a run's id and whether its time is over.
+pub(super) async fn leftovers(
+    goes: impl Fn(&str, bool) -> bool,
+    client: &Client,
+    helm: &Helm,
+) -> Result<Made> {
+    found(goes, client, helm).await.or_exit(Exit::Environment)
+}
+
+async fn found(goes: impl Fn(&str, bool) -> bool, client: &Client, helm: &Helm) -> Result<Made> {
     let ours = ListParams::default().labels(labels::RUN);
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let now = Timestamp::now();
@@ -130,7 +156,7 @@ async fn leftovers(args: &Clean, client: &Client, helm: &Helm) -> Result<Made> {
         if namespace.metadata.deletion_timestamp.is_some() {
             continue;
         }
-        if goes(args, &run, labels::expired(namespace.annotations(), now)) {
+        if goes(&run, labels::expired(namespace.annotations(), now)) {
             let name = namespace.name_any();
             for release in helm.releases(&name).await? {
                 made.releases.push(ReleaseName { name: release, namespace: name.clone() });
@@ -151,7 +177,7 @@ async fn leftovers(args: &Clean, client: &Client, helm: &Helm) -> Result<Made> {
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
             for object in api.list(&ours).await? {
                 let run = object.labels()[labels::RUN].clone();
-                if !alive.contains(&run) && goes(args, &run, true) {
+                if !alive.contains(&run) && goes(&run, true) {
                     made.objects.push(Object {
                         resource: resource.clone(),
                         namespace: None,

@@ -56,7 +56,8 @@ pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
     Ok(Exit::Passed)
 }
 
-async fn remove_half_made(session: &Session, kind: &Kind) -> Result<()> {
+/// Removes a cluster whose creation did not come to its end.
+pub(super) async fn remove_half_made(session: &Session, kind: &Kind) -> Result<()> {
     match session.ledger.made() {
         Made { cluster: Some(name), cluster_complete: false, .. } => {
             cleanup::delete_until_gone(kind, &name).await.or_exit(Exit::Leftovers)

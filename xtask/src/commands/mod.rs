@@ -17,10 +17,13 @@ mod bench;
 mod ci;
 mod clean;
 mod cluster;
+mod dev;
 mod doctor;
+mod down;
 mod images;
 mod k8s_test;
 mod times;
+mod up;
 
 /// Runs a command.
 ///
@@ -29,6 +32,9 @@ mod times;
 pub async fn run(command: Command, env: Env) -> Result<Exit> {
     match command {
         Command::K8sTest(args) => k8s_test::run(&args, &env).await,
+        Command::Up(args) => up::run(&args, &env).await,
+        Command::Dev(args) => dev::run(&args, &env).await,
+        Command::Down(args) => interruptible(down::run(&args, &env)).await,
         Command::Images(args) => interruptible(images::run(&args, &env)).await,
         Command::Cluster(args) => cluster::run(&args, &env).await,
         Command::Clean(args) => interruptible(clean::run(&args, &env)).await,

@@ -39,7 +39,7 @@ pub fn context_files(folder: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 }
 
 /// .dockerignore as patterns of git's kind. Docker's are anchored at the context, git's are not.
-fn docker_ignore(folder: &Utf8Path) -> Result<Gitignore> {
+pub(crate) fn docker_ignore(folder: &Utf8Path) -> Result<Gitignore> {
     let mut builder = GitignoreBuilder::new(folder);
     let file = folder.join(".dockerignore");
     if let Ok(text) = std::fs::read_to_string(&file) {

@@ -116,8 +116,26 @@ type Making = Shared<BoxFuture<'static, Result<Arc<Built>, Arc<anyhow::Error>>>>
 /// # Errors
 /// One of them cannot be made: which, and the end of its build's output; exit 3.
 pub async fn make(maker: &Maker, file: &ImagesFile, names: &[String]) -> Result<BTreeMap<String, Built>> {
+    remake(maker, file, names, &BTreeMap::new()).await
+}
+
+/// As [`make`], but takes those of `known` as they are, without asking Docker for them.
+///
+/// # Errors
+/// As [`make`].
+pub async fn remake(
+    maker: &Maker,
+    file: &ImagesFile,
+    names: &[String],
+    known: &BTreeMap<String, Built>,
+) -> Result<BTreeMap<String, Built>> {
     let mut making: BTreeMap<String, Making> = BTreeMap::new();
     for name in names {
+        if let Some(built) = known.get(name) {
+            let built = Arc::new(built.clone());
+            making.insert(name.clone(), std::future::ready(Ok(built)).boxed().shared());
+            continue;
+        }
         let spec = file.images[name].clone();
         let needs: Vec<(String, Making)> =
             spec.needs.iter().map(|(argument, needed)| (argument.clone(), making[needed].clone())).collect();

@@ -123,6 +123,54 @@ fn package_name(id: &str) -> String {
     }
 }
 
+/// The folders of a package and of those of this workspace that it is built with.
+///
+/// # Errors
+/// cargo does not know the package or cannot read a manifest; exit 2.
+pub async fn sources(cargo: &str, root: &Utf8Path, package: &str) -> Result<Vec<Utf8PathBuf>> {
+    let sh = Shell::new()?;
+    sh.change_dir(root);
+    let command = cmd!(sh, "{cargo} metadata --no-deps --format-version 1");
+    let output =
+        Command::new(command, Duration::from_secs(60)).as_cargo().success().await.or_exit(Exit::Usage)?;
+    folders(&output.stdout, package).or_exit(Exit::Usage)
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: String,
+    manifest_path: Utf8PathBuf,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    path: Option<Utf8PathBuf>,
+}
+
+fn folders(metadata: &str, package: &str) -> Result<Vec<Utf8PathBuf>> {
+    let Metadata { packages } = serde_json::from_str(metadata).context("understand cargo's metadata")?;
+    let folder = |package: &Package| package.manifest_path.parent().map(Utf8Path::to_owned);
+    let first = packages.iter().find(|known| known.name == package);
+    let mut found: Vec<Utf8PathBuf> = first.and_then(folder).into_iter().collect();
+    let mut at = 0;
+    while let Some(of) = found.get(at).cloned() {
+        let needs = packages.iter().filter(|known| folder(known).as_ref() == Some(&of));
+        for path in needs.flat_map(|known| &known.dependencies).filter_map(|needed| needed.path.as_ref()) {
+            if !found.contains(path) {
+                found.push(path.clone());
+            }
+        }
+        at += 1;
+    }
+    Ok(found)
+}
+
 /// The names of a binary's tests, and whether each is marked `#[ignore]`.
 pub(super) async fn tests_of(binary: &Binary) -> Result<Vec<(String, bool)>> {
     let list = async |ignored: &[&str]| {
@@ -167,6 +215,24 @@ mod tests {
     fn package_ids_of_both_forms_are_read() {
         assert_eq!(package_name("path+file:///w/support#suite-support@0.1.0"), "suite-support");
         assert_eq!(package_name("path+file:///w/k8s-run-launcher#0.1.0"), "k8s-run-launcher");
+    }
+
+    #[test]
+    fn a_packages_sources_are_those_of_what_it_is_built_with() {
+        let package = |name: &str, needs: &str| {
+            format!(
+                r#"{{"name": "{name}", "manifest_path": "/w/{name}/Cargo.toml", "dependencies": [{needs}]}}"#
+            )
+        };
+        let metadata = format!(
+            r#"{{"packages": [{}, {}, {}, {}]}}"#,
+            package("a", r#"{"name": "b", "path": "/w/b"}, {"name": "serde", "path": null}"#),
+            package("b", r#"{"name": "c", "path": "/w/c"}, {"name": "a", "path": "/w/a"}"#),
+            package("c", ""),
+            package("d", ""),
+        );
+        assert_eq!(folders(&metadata, "a").unwrap(), ["/w/a", "/w/b", "/w/c"]);
+        assert!(folders(&metadata, "e").unwrap().is_empty());
     }
 
     #[test]

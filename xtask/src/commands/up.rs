@@ -1,0 +1,124 @@
+//! `up`: deploys a suite, forwards to it and holds the forward; and what `dev` shares with that.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::{Signals, cluster};
+use crate::cli::{K8sTest, Local};
+use crate::config::Workspace;
+use crate::env::Env;
+use crate::exit::{Exit, message};
+use crate::local;
+use crate::local::keys::{Key, Keys};
+use crate::local::standing::{Failures, Standing};
+use crate::names;
+use crate::pipeline::{self, Ground, Session};
+use crate::plan::Plan;
+
+/// How long giving a deployment its whole time again may take at the end.
+const LEAVE: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(args: &Local, env: &Env) -> Result<Exit> {
+    let request = Request::new(args, &[], None, env)?;
+    let failures = Failures::default();
+    let session = super::session(env, Some(Box::new(failures.clone())))?;
+    let mut signals = Signals::listen()?;
+    let mut keys = Keys::listen();
+    let end = tokio::select! {
+        end = hold(&session, request.plan.clone(), failures, &mut keys) => end,
+        signal = signals.next() => Ok(Exit::Interrupted(signal)),
+    };
+    let left = leave(&session, &request.plan).await;
+    // Why it ended counts more than what could not be tidied up after it.
+    end.and_then(|exit| left.map(|()| exit))
+}
+
+/// What was asked for, to be resolved again when the files change.
+pub(super) struct Request {
+    /// The flags, as those of `k8s-test`.
+    pub(super) args: K8sTest,
+    /// What they mean.
+    pub(super) plan: Plan,
+    env: Env,
+    workspace: Workspace,
+}
+
+impl Request {
+    /// Resolves flags.
+    pub(super) fn new(args: &Local, filters: &[String], jobs: Option<u16>, env: &Env) -> Result<Request> {
+        let workspace = Workspace::here();
+        let run = names::run_id(Timestamp::now());
+        let args = K8sTest {
+            suites: args.suite.iter().cloned().collect(),
+            variant: args.variant.iter().cloned().collect(),
+            cluster: args.cluster.clone(),
+            no_setup: args.no_setup,
+            filters: filters.to_vec(),
+            jobs,
+            output: Some(workspace.runs().join(&run)),
+            ..K8sTest::default()
+        };
+        let (_, plan) = local::resolve(&args, env, &workspace, &run)?;
+        Ok(Request { args, plan, env: env.clone(), workspace })
+    }
+
+    /// Reads the files again.
+    pub(super) fn again(&self) -> Result<(crate::config::ImagesFile, Plan)> {
+        local::resolve(&self.args, &self.env, &self.workspace, &self.plan.run)
+    }
+}
+
+/// Deploys and holds the forwards until a key ends it.
+async fn hold(session: &Session, plan: Plan, failures: Failures, keys: &mut Keys) -> Result<Exit> {
+    let work = async {
+        let mut standing = start(session, plan, failures, std::future::ready(Ok(()))).await?.0;
+        standing.catch_up().await?;
+        for forward in &standing.forwards {
+            println!("{}: {}", forward.name, forward.url);
+        }
+        session.events.note("`q` or Ctrl-C ends the forward; the deployment stays");
+        anyhow::Ok(standing)
+    };
+    let _standing = tokio::select! {
+        standing = work => standing?,
+        () = quit(keys) => return Ok(Exit::Passed),
+    };
+    quit(keys).await;
+    Ok(Exit::Passed)
+}
+
+/// Waits for the key that quits.
+pub(super) async fn quit(keys: &mut Keys) {
+    while keys.next().await != Key::Quit {}
+}
+
+/// The deployment on its cluster with its images made, side by side with `beside`.
+pub(super) async fn start<T>(
+    session: &Session,
+    plan: Plan,
+    failures: Failures,
+    beside: impl Future<Output = Result<T>>,
+) -> Result<(Standing, T)> {
+    let (ground, beside): (Ground, T) = pipeline::ground(session, &plan, beside).await?;
+    Ok((Standing::settle(session, plan, ground, failures).await?, beside))
+}
+
+/// Leaves the deployment in place and says how to remove it; a cluster that is only half made goes.
+pub(super) async fn leave(session: &Session, plan: &Plan) -> Result<()> {
+    tokio::task::spawn_blocking(crate::cmd::reap).await?;
+    let found = session.found();
+    if let Some(kind) = &found.kind {
+        cluster::remove_half_made(session, kind).await?;
+    }
+    let namespaces = session.ledger.made().namespaces;
+    let Some(cluster) = found.cluster.filter(|_| !namespaces.is_empty()) else { return Ok(()) };
+    let lines = local::leave(&cluster.client, plan, &namespaces);
+    match tokio::time::timeout(LEAVE, lines).await {
+        Ok(Ok(lines)) => lines.into_iter().for_each(|line| session.events.note(line)),
+        Ok(Err(error)) => session.events.warn(format!("the expiry could not be set: {}", message(&error))),
+        Err(_) => session.events.warn("the expiry could not be set: the API server does not answer"),
+    }
+    Ok(())
+}
