@@ -78,3 +78,15 @@ fn the_plan_is_printed_and_nothing_is_done() {
     end.says(0, &["Kind cluster k8s-test", "namespace user: example-<suffix>", "command true"]);
     assert!(!world.path().join("output").exists());
 }
+
+#[test]
+fn local_commands_explain_wrong_names() {
+    let world = World::new();
+    for command in ["up", "dev"] {
+        world.run(&[command, "k8s-run-luncher"]).says(2, &["did you mean `k8s-run-launcher`?"]);
+        let suite = world.suite(&format!("{SUITE}variants: {{subchart: {{}}}}\n"));
+        world.run(&[command, &suite, "--variant", "subchrat"]).says(2, &["did you mean `subchart`?"]);
+        world.run(&[command, &suite, "--context", "x"]).says(2, &["add --cluster-provider kubeconfig"]);
+    }
+    world.run(&["down", "--kind-cluster", "Upper"]).says(2, &["--kind-cluster `Upper` is not a valid name"]);
+}

@@ -86,3 +86,12 @@ fn an_image_that_is_nowhere_gets_the_nearest_name() {
     world.tool("docker", &docker(&script));
     world.run(&["images", "load", "local/ap:1"]).says(2, &["did you mean `local/app:1`?"]);
 }
+
+#[test]
+fn taking_down_what_was_never_up_is_no_failure() {
+    let world = World::new();
+    world.run(&["down", "--no-setup"]).says(0, &["nothing to remove: there is no Kind cluster k8s-test"]);
+    // Whatever CI would name a cluster: what a person works with has the name that stays.
+    world.without("kind");
+    world.run(&["down", "--no-setup"]).says(3, &["there is no kind on PATH"]);
+}
