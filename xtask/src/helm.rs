@@ -17,6 +17,8 @@ const QUICK: Duration = Duration::from_secs(60);
 pub struct Helm {
     /// The program.
     pub program: Utf8PathBuf,
+    /// Its version, where it was asked.
+    pub version: Option<Version>,
     /// The kubeconfig of the cluster.
     pub kubeconfig: Utf8PathBuf,
 }
@@ -90,9 +92,16 @@ impl Helm {
         let sh = Shell::new()?;
         let program = &self.program;
         let seconds = deadline.as_secs().max(1).to_string();
+        // Helm 4 applies on the server, which refuses what its schema has not; reading the schema too takes helm as long as
+        // the rest of its work.
+        let checks: &[&str] = if self.version.is_some_and(|version| version.0 >= 4) {
+            &["--disable-openapi-validation"]
+        } else {
+            &[]
+        };
         let command = cmd!(
             sh,
-            "{program} upgrade --install {name} {chart} --namespace {namespace} --timeout {seconds}s --output json {values...} {args...}"
+            "{program} upgrade --install {name} {chart} --namespace {namespace} --timeout {seconds}s --output json {values...} {args...} {checks...}"
         );
         // Killed half-way it would leave the release locked; ended in peace it notes that the release has failed.
         const TIDY: Duration = Duration::from_secs(10);

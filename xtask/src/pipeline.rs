@@ -8,12 +8,13 @@ use camino::{Utf8Path, Utf8PathBuf};
 use kind_client::Kind;
 
 use crate::cluster::{self, Cluster};
+use crate::config::tools::Version;
 use crate::config::{ImagesFile, Suite, Tools, Workspace};
 use crate::deploy::{self, Site};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
 use crate::helm::Helm;
-use crate::images::deliver::{Delivered, Inventory, Push};
+use crate::images::deliver::{Delivered, Inventory, Looked, Push};
 use crate::images::{self, Built, Maker};
 use crate::ledger::Ledger;
 use crate::plan::{ClusterPlan, Plan};
@@ -44,8 +45,8 @@ pub struct Session {
 pub struct Found {
     /// kind.
     pub kind: Option<Kind>,
-    /// The helm program.
-    pub helm: Option<Utf8PathBuf>,
+    /// The helm program and its version.
+    pub helm: Option<(Utf8PathBuf, Version)>,
     /// The cluster.
     pub cluster: Option<Cluster>,
     /// The images.
@@ -104,27 +105,28 @@ impl Session {
         }
     }
 
-    /// The cluster of the plan, with its node image made where it has to be.
+    /// The cluster of the plan, with its node image made where it has to be; and what its nodes hold, where they were asked
+    /// meanwhile.
     ///
     /// # Errors
     /// As [`cluster::kind::ensure`] and [`cluster::existing::connect`].
     pub async fn cluster(
         &self,
+        maker: &Maker,
         machine: &Machine,
         plan: &ClusterPlan,
         own: &Utf8Path,
-        setup: bool,
-    ) -> Result<Cluster> {
+    ) -> Result<(Cluster, Option<Looked>)> {
         let kind = machine.kind_client();
-        let cluster = match plan {
+        let (cluster, looked) = match plan {
             ClusterPlan::Kubeconfig { file, context } => {
-                cluster::existing::connect(file, context.as_deref(), own, &kind).await?
+                (cluster::existing::connect(file, context.as_deref(), own, &kind).await?, None)
             }
             ClusterPlan::Kind { name, named, .. } => {
                 let spec = self.tools.node_image.spec();
                 let config = cluster::kind::read_config(&self.workspace.ci().join("kind.yaml"))?;
                 let step = self.events.step(Phase::Cluster, "node image");
-                let (image, how) = images::source::ensure(&self.maker(machine, setup), "node", &spec, &step)
+                let (image, how) = images::source::ensure(maker, "node", &spec, &step)
                     .await
                     .map_err(|error| error.context("make the node image"))?;
                 step.done(how.verb());
@@ -137,23 +139,25 @@ impl Session {
                     kubeconfig: own.to_owned(),
                 };
                 let creating = || self.ledger.record(|made| made.cluster = Some(name.clone()));
-                let cluster = cluster::kind::ensure(&kind, &wanted, &self.events, creating).await?;
+                let look = async |nodes: Vec<kind_client::Node>| images::deliver::look(&nodes).await;
+                let made = cluster::kind::ensure(&kind, &wanted, &self.events, creating, look).await?;
                 self.ledger.record(|made| made.cluster_complete = true);
-                cluster
+                made
             }
         };
         self.find(|found| {
             found.cluster = Some(cluster.clone());
-            found.helm = Some(machine.helm.clone());
+            found.helm = Some((machine.helm.clone(), machine.helm_version));
         });
-        Ok(cluster)
+        Ok((cluster, looked))
     }
 
     /// helm, for a cluster.
     #[must_use]
     pub fn helm(&self, cluster: &Cluster) -> Helm {
-        let program = self.found().helm.unwrap_or_else(|| "helm".into());
-        Helm { program, kubeconfig: cluster.kubeconfig.clone() }
+        let (program, version) = self.found().helm.unzip();
+        let program = program.unwrap_or_else(|| "helm".into());
+        Helm { program, version, kubeconfig: cluster.kubeconfig.clone() }
     }
 }
 
@@ -188,6 +192,8 @@ pub struct Ground {
     pub built: BTreeMap<String, Built>,
     /// When images come by `docker push`.
     pub push: Push,
+    /// What the nodes said that they hold, for the first delivery.
+    pub looked: Mutex<Option<Looked>>,
     /// The machine.
     pub machine: Machine,
 }
@@ -201,18 +207,22 @@ pub async fn ground<T>(
     plan: &Plan,
     beside: impl Future<Output = Result<T>>,
 ) -> Result<(Ground, T)> {
+    let (ground, beside) = tokio::try_join!(ground_alone(session, plan), beside)?;
+    Ok((ground, beside))
+}
+
+async fn ground_alone(session: &Session, plan: &Plan) -> Result<Ground> {
     let machine = session.machine(plan.setup).await?;
     let kubeconfig = plan.output.join("kubeconfig");
     let maker = session.maker(&machine, plan.setup);
-    let (cluster, built, beside) = tokio::try_join!(
-        session.cluster(&machine, &plan.cluster, &kubeconfig, plan.setup),
+    let ((cluster, looked), built) = tokio::try_join!(
+        session.cluster(&maker, &machine, &plan.cluster, &kubeconfig),
         images::make(&maker, &session.images, &plan.images),
-        beside,
     )?;
     session.find(|found| found.images = built.clone());
     // A machine of a CI system is gone before there is a next change.
     let push = session.push(&machine, !plan.ci);
-    Ok((Ground { cluster, built, push, machine }, beside))
+    Ok(Ground { cluster, built, push, looked: Mutex::new(looked), machine })
 }
 
 /// Brings the images that the plan's suites deploy to the nodes; gives what these hold now.
@@ -220,7 +230,7 @@ pub async fn ground<T>(
 /// # Errors
 /// As [`images::deliver::deliver`].
 pub async fn deliver(session: &Session, plan: &Plan, ground: &Ground) -> Result<Inventory> {
-    let Ground { cluster, built, push, .. } = ground;
+    let Ground { cluster, built, push, looked, .. } = ground;
     if cluster.nodes.is_empty() {
         return Ok(Inventory::new());
     }
@@ -228,7 +238,8 @@ pub async fn deliver(session: &Session, plan: &Plan, ground: &Ground) -> Result<
     names.sort();
     names.dedup();
     let wanted = names.into_iter().map(|name| built[name].wanted()).collect::<Result<Vec<_>>>()?;
-    let delivery = images::deliver::deliver(&cluster.nodes, None, &wanted, push, &session.events).await?;
+    let looked = looked.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let delivery = images::deliver::deliver(&cluster.nodes, looked, &wanted, push, &session.events).await?;
     session.find(|found| found.delivered.extend(delivery.nodes));
     Ok(delivery.held)
 }

@@ -39,6 +39,13 @@ pub struct Wanted {
     pub kubeconfig: Utf8PathBuf,
 }
 
+impl Wanted {
+    /// Where the cluster's kubeconfig is kept between runs.
+    fn remembered(&self) -> Utf8PathBuf {
+        self.lock.with_extension("kubeconfig")
+    }
+}
+
 /// Whose a cluster is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -66,36 +73,39 @@ pub fn read_config(path: &Utf8Path) -> Result<config::Cluster> {
 }
 
 /// Creates the cluster or reuses the one of this name. `creating` is called just before creation starts, from
-/// when on there may be something to remove.
+/// when on there may be something to remove. `beside` runs while a cluster that exists is looked at, and its result comes
+/// with that cluster.
 ///
 /// # Errors
 /// It cannot be created, or the one that exists is not what is wanted; exit 3.
-pub async fn ensure(
+pub async fn ensure<T>(
     kind: &Kind,
     wanted: &Wanted,
     events: &Events,
     creating: impl FnOnce(),
-) -> Result<Cluster> {
-    ensure_coded(kind, wanted, events, creating).await.or_exit(Exit::Environment)
+    beside: impl AsyncFnOnce(Vec<Node>) -> T,
+) -> Result<(Cluster, Option<T>)> {
+    ensure_coded(kind, wanted, events, creating, beside).await.or_exit(Exit::Environment)
 }
 
-async fn ensure_coded(
+async fn ensure_coded<T>(
     kind: &Kind,
     wanted: &Wanted,
     events: &Events,
     creating: impl FnOnce(),
-) -> Result<Cluster> {
+    beside: impl AsyncFnOnce(Vec<Node>) -> T,
+) -> Result<(Cluster, Option<T>)> {
     let name = &wanted.name;
     let origin = Origin { image: wanted.image.clone(), config: wanted.config.to_yaml() };
     // Two runs that start at once must not take each other's cluster for one that was left half made.
     let _lock = lock(&wanted.lock, events).await?;
-    // Asked at the same time: where there is no such cluster, or it is stopped, there is no kubeconfig yet.
-    let (nodes, kubeconfig) = tokio::join!(kind_nodes(kind, name), kind.kubeconfig(name, Address::External));
-    let nodes = nodes?;
-    if !nodes.is_empty()
-        && let Some(cluster) = reuse(kind, wanted, &origin, nodes, kubeconfig.ok(), events).await?
-    {
-        return Ok(cluster);
+    let nodes = kind_nodes(kind, name).await?;
+    if !nodes.is_empty() {
+        let (cluster, beside) =
+            tokio::join!(reuse(kind, wanted, &origin, nodes.clone(), events), beside(nodes));
+        if let Some(cluster) = cluster? {
+            return Ok((cluster, Some(beside)));
+        }
     }
     let step = events.step(Phase::Cluster, format!("create {name}"));
     creating();
@@ -128,7 +138,7 @@ async fn ensure_coded(
     nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
     remember(&cluster.nodes, &origin).await?;
     step.done(format!("{}, all Ready", text::count(cluster.nodes.len(), "node")));
-    Ok(cluster)
+    Ok((cluster, None))
 }
 
 /// The cluster's Kubernetes nodes: not the load balancer that kind puts before several control planes.
@@ -182,7 +192,6 @@ async fn reuse(
     wanted: &Wanted,
     origin: &Origin,
     nodes: Vec<Node>,
-    kubeconfig: Option<String>,
     events: &Events,
 ) -> Result<Option<Cluster>> {
     let name = &wanted.name;
@@ -234,12 +243,15 @@ async fn reuse(
             }
         }
     }
-    let kubeconfig = match kubeconfig.filter(|_| started == 0) {
-        Some(kubeconfig) => kubeconfig,
-        None => kind.kubeconfig(name, Address::External).await?,
+    let cluster = match remembered(wanted, &nodes).await {
+        Some(cluster) => cluster,
+        None => {
+            let kubeconfig = kind.kubeconfig(name, Address::External).await?;
+            let cluster = connect(&kubeconfig, wanted, nodes).await?;
+            answers(&cluster.client, name, started > 0).await?;
+            cluster
+        }
     };
-    let cluster = connect(&kubeconfig, wanted, nodes).await?;
-    answers(&cluster.client, name, started > 0).await?;
     nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
     let restarted =
         if started > 0 { format!(", {} started", text::count(started, "node")) } else { String::new() };
@@ -253,7 +265,18 @@ async fn connect(text: &str, wanted: &Wanted, nodes: Vec<Node>) -> Result<Cluste
     let kubeconfig =
         Kubeconfig::from_yaml(text).with_context(|| format!("read kind's kubeconfig of {name}"))?;
     let client = client(kubeconfig, None).await?;
+    // Only a shortcut for the next run.
+    let _ = write_private(&wanted.remembered(), text);
     Ok(Cluster { name: name.clone(), kubeconfig: wanted.kubeconfig.clone(), client, nodes })
+}
+
+/// The cluster by the kubeconfig of an earlier run, where its API server still takes it: asking kind takes longer than all
+/// the rest. One that was made anew under the name has other certificates.
+async fn remembered(wanted: &Wanted, nodes: &[Node]) -> Option<Cluster> {
+    let kubeconfig = std::fs::read_to_string(wanted.remembered()).ok()?;
+    let cluster = connect(&kubeconfig, wanted, nodes.to_vec()).await.ok()?;
+    cluster.client.apiserver_version().await.ok()?;
+    Some(cluster)
 }
 
 /// Waits until the API server answers: at once where the node was running, later where it was just started.

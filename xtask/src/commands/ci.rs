@@ -77,7 +77,7 @@ async fn checks(env: &Env) -> Result<Counts> {
 async fn real_tools(env: &Env) -> Result<Counts> {
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;
-    let helm = Helm { program: machine.helm.clone(), kubeconfig: "/dev/null".into() };
+    let helm = Helm { program: machine.helm.clone(), version: None, kubeconfig: "/dev/null".into() };
     let files = Files::load(&session.workspace, &[])?;
     for (folder, file) in &files.suites {
         for release in file.resolve(folder, DEFAULT_VARIANT)?.releases {

@@ -132,7 +132,7 @@ pub(super) async fn reach(kind: &Kind, name: &str, helm: &Utf8Path) -> Result<Re
     std::fs::write(file.path(), &text)?;
     let path = Utf8Path::from_path(file.path()).unwrap_or(Utf8Path::new("/dev/null"));
     let client = crate::cluster::client(Kubeconfig::from_yaml(&text)?, None).await?;
-    let helm = Helm { program: helm.to_owned(), kubeconfig: path.to_owned() };
+    let helm = Helm { program: helm.to_owned(), version: None, kubeconfig: path.to_owned() };
     Ok(Reached { client, helm, _kubeconfig: file })
 }
 

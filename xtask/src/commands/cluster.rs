@@ -23,8 +23,9 @@ pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
             let plan = ClusterPlan::resolve(&flags, env, "")?;
             let own = session.workspace.runs().join("clusters").join(format!("{}.kubeconfig", name(args)));
             let mut signals = super::Signals::listen()?;
+            let maker = session.maker(&machine, true);
             let made = tokio::select! {
-                cluster = session.cluster(&machine, &plan, &own, true) => cluster,
+                cluster = session.cluster(&maker, &machine, &plan, &own) => cluster,
                 signal = signals.next() => {
                     tokio::task::spawn_blocking(crate::cmd::reap).await?;
                     remove_half_made(&session, &kind).await?;
@@ -34,7 +35,7 @@ pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
             if made.is_err() {
                 remove_half_made(&session, &kind).await?;
             }
-            println!("export KUBECONFIG={}", made?.kubeconfig);
+            println!("export KUBECONFIG={}", made?.0.kubeconfig);
         }
         Cluster::Down(args) => {
             let name = name(args);

@@ -38,7 +38,7 @@ pub(super) async fn run(args: &Down, env: &Env) -> Result<Exit> {
             let own = Utf8Path::from_path(folder.path()).unwrap_or(Utf8Path::new("/tmp")).join("kubeconfig");
             let kind = machine.kind_client();
             let cluster = existing::connect(&file, context.as_deref(), &own, &kind).await?;
-            let helm = Helm { program: machine.helm.clone(), kubeconfig: own };
+            let helm = Helm { program: machine.helm.clone(), version: None, kubeconfig: own };
             remove(args, &session, &machine, &cluster.client, &helm).await
         }
     }

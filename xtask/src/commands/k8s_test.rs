@@ -128,11 +128,13 @@ fn finish(
     let found = session.found();
     let verdict = Verdict::of(&record.tests, exit.code(), error);
     let times = record.times(start);
+    let path = record.critical_path();
     let report = Report {
         plan,
         start,
         took: std::time::Duration::try_from(Timestamp::now().duration_since(start)).unwrap_or_default(),
         times: times.as_ref(),
+        critical_path: path.as_ref(),
         steps: &record.steps,
         images: found.images.values().collect(),
         delivered: &found.delivered,
@@ -152,8 +154,11 @@ fn finish(
     if let Some(times) = &times {
         end = format!("\nfirst test after {times}; {} in all", text::seconds(report.took));
     }
-    let path = session.workspace.show(&plan.output);
-    print(&format!("{end}{}", console::summary(&record.tests, &verdict, path.as_str())));
+    if let Some(path) = &path {
+        end.push_str(&format!("\ncritical path: {path}"));
+    }
+    let output = session.workspace.show(&plan.output);
+    print(&format!("{end}{}", console::summary(&record.tests, &verdict, output.as_str())));
     Ok((exit, verdict))
 }
 

@@ -17,6 +17,9 @@ use crate::text;
 
 pub mod console;
 mod junit;
+mod path;
+
+pub use path::{CriticalPath, OnPath};
 
 /// Records a run's events; clones share the record.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +70,14 @@ impl Record {
         let pods = waited(Phase::Ready).unwrap_or_default() + waited(Phase::Forward).unwrap_or_default();
         let first_test = Duration::try_from(first.duration_since(start)).unwrap_or_default();
         Some(Times { first_test, pods })
+    }
+}
+
+impl Record {
+    /// The steps that took the time until the first test; nothing when none began.
+    #[must_use]
+    pub fn critical_path(&self) -> Option<CriticalPath> {
+        Some(CriticalPath::to(self.first_test?, &self.steps))
     }
 }
 
@@ -173,6 +184,9 @@ pub struct Report<'a> {
     /// What passed until the first test; absent when no test started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<&'a Times>,
+    /// The steps that took the time until the first test; absent when no test started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub critical_path: Option<&'a CriticalPath>,
     /// The steps of all stages.
     pub steps: &'a [StepRecord],
     /// The images.

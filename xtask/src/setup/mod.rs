@@ -5,6 +5,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 
 use crate::config::Tools;
+use crate::config::tools::Version;
 use crate::docker::{Docker, Info};
 use crate::env::Env;
 use crate::events::{Events, Phase};
@@ -48,6 +49,8 @@ pub struct Machine {
     pub kind: Utf8PathBuf,
     /// The helm program.
     pub helm: Utf8PathBuf,
+    /// Its version.
+    pub helm_version: Version,
     /// The engine.
     pub docker: Info,
 }
@@ -79,7 +82,7 @@ pub async fn ensure(context: Context<'_>) -> Result<Machine> {
         }
     }
     step.done(format!("Docker {docker_version}, kind {}, helm {}", kind.version, helm.version));
-    Ok(Machine { kind: kind.program, helm: helm.program, docker })
+    Ok(Machine { kind: kind.program, helm: helm.program, helm_version: helm.version, docker })
 }
 
 /// Looks at everything and changes nothing.

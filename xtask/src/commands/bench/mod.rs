@@ -177,7 +177,8 @@ impl Running<'_> {
             kubeconfig: self.scratch().join(format!("{name}.kubeconfig")),
         };
         let delete_at_end = || _ = self.clusters().insert(name.to_owned());
-        let cluster = kind_cluster::ensure(&self.kind, &wanted, &session.events, delete_at_end).await?;
+        let cluster =
+            kind_cluster::ensure(&self.kind, &wanted, &session.events, delete_at_end, async |_| ()).await?.0;
         // Also one that a killed benchmark has left.
         delete_at_end();
         Field::new(&self.kind, name, cluster.nodes).await

@@ -182,6 +182,8 @@ async fn run<E: Engine, S: Store>(
         Phase::Images,
         format!("bring {} to {}", text::count(wanted.len(), "image"), text::count(nodes.len(), "node")),
     );
+    // One that did not answer was perhaps being started.
+    let looked = looked.filter(|looked| looked.0.iter().all(|(held, _)| held.is_ok()));
     let looked = match looked {
         Some(looked) => looked,
         None => look_at(nodes, &names(wanted)).await,
