@@ -240,6 +240,11 @@ pub async fn deliver(session: &Session, plan: &Plan, ground: &Ground) -> Result<
     let wanted = names.into_iter().map(|name| built[name].wanted()).collect::<Result<Vec<_>>>()?;
     let looked = looked.lock().unwrap_or_else(PoisonError::into_inner).take();
     let delivery = images::deliver::deliver(&cluster.nodes, looked, &wanted, push, &session.events).await?;
+    let sent = delivery.nodes.iter().any(|node| node.method.is_some());
+    if sent && !plan.ci {
+        let keep = wanted.into_iter().map(|wanted| wanted.name).collect();
+        images::deliver::prune(&cluster.nodes, &cluster.client, &delivery.held, &keep, &session.events).await;
+    }
     session.find(|found| found.delivered.extend(delivery.nodes));
     Ok(delivery.held)
 }

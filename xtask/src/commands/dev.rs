@@ -54,8 +54,16 @@ async fn iterate(session: &Session, request: &Request, failures: Failures, keys:
     let mut last = Exit::Passed;
     let mut idle = false;
     loop {
+        let work = async {
+            if idle {
+                standing.prepare().await;
+                std::future::pending().await
+            } else {
+                standing.catch_up().await
+            }
+        };
         let happened = tokio::select! {
-            end = standing.catch_up(), if !idle => Happened::CaughtUp(end),
+            end = work => Happened::CaughtUp(end),
             change = saves.next() => Happened::Saved(change),
             key = keys.next() => Happened::Typed(key),
         };

@@ -139,6 +139,21 @@ impl Standing {
         Ok(())
     }
 
+    /// Spends idle time on changes to come: Docker compresses the images' layers, once, so that it can push a change alone.
+    pub async fn prepare(&self) {
+        let Standing { session, ground, .. } = self;
+        let images: Vec<_> = ground.built.values().map(|built| &built.image).collect();
+        if images.iter().all(|image| !ground.push.lacks(image)) {
+            return;
+        }
+        let stage = session.events.stage(Phase::Images, "prepare docker to push changes alone");
+        match images::deliver::prepare(&images, &ground.push).await {
+            Ok(()) => stage.done(""),
+            // Changes come all the same, by `docker save`.
+            Err(error) => tracing::debug!("docker push cannot be prepared: {error:#}"),
+        }
+    }
+
     async fn make_images(&mut self) -> Result<()> {
         let Standing { session, plan, ground, todo, .. } = self;
         let names: Vec<&str> = todo.images.iter().map(String::as_str).collect();

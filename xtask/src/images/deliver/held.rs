@@ -65,6 +65,8 @@ struct Content {
     children: Vec<String>,
     unpacked: bool,
     layer: bool,
+    /// Older than an hour.
+    old: bool,
 }
 
 impl Held {
@@ -113,7 +115,9 @@ impl Held {
         // DIGEST SIZE AGE LABELS; the age has spaces, the labels have none.
         let mut columns = line.split_whitespace();
         let Some(digest) = columns.next() else { return };
-        let mut content = Content { bytes: sizes.get(digest).copied(), ..Content::default() };
+        // `ctr` writes ages in words: seconds, minutes, then hours and more.
+        let old = !line.contains("second") && !line.contains("minute");
+        let mut content = Content { bytes: sizes.get(digest).copied(), old, ..Content::default() };
         let mut layers = BTreeMap::new();
         for label in columns.next_back().unwrap_or_default().split(',') {
             if let Some(config) = label.strip_prefix(CONFIG) {
@@ -151,6 +155,15 @@ impl Held {
     #[must_use]
     pub fn is_layer(&self, digest: &str) -> bool {
         self.content.get(digest).is_some_and(|content| content.layer && content.bytes.is_some())
+    }
+
+    /// Whether the image of this name came more than an hour ago.
+    #[must_use]
+    pub fn is_old(&self, name: &str) -> bool {
+        self.images
+            .get(name)
+            .and_then(|image| self.content.get(&image.target))
+            .is_some_and(|target| target.old)
     }
 
     /// Whether there is an image of this full name, whatever its content.

@@ -21,6 +21,7 @@ mod held;
 mod layout;
 mod legacy;
 mod outlets;
+mod prune;
 mod push;
 mod pushed;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod transfer;
 
 use engine::{Engine, Store};
 pub use held::Held;
+pub use prune::prune;
 pub use push::Push;
 use transfer::{Outcome, Taker, Transfer};
 

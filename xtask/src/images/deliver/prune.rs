@@ -1,0 +1,161 @@
+//! Old content of our images goes from the nodes: what nothing in the cluster names and nobody has just brought.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use futures::future::{join_all, try_join_all};
+use kind_client::Node;
+use kube::api::{DynamicObject, ListParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, Client};
+
+use super::Inventory;
+use super::engine::Store;
+use super::held::Held;
+use crate::events::Events;
+use crate::exit::{Exit, ExitWith, message};
+use crate::images::LOCAL;
+use crate::text;
+
+/// The kinds whose objects name images: those that run them, and those that tell a program which ones to run.
+const NAMING: [(&str, &str, &str, &str); 8] = [
+    ("", "v1", "Pod", "pods"),
+    ("", "v1", "ConfigMap", "configmaps"),
+    ("apps", "v1", "Deployment", "deployments"),
+    ("apps", "v1", "StatefulSet", "statefulsets"),
+    ("apps", "v1", "DaemonSet", "daemonsets"),
+    ("apps", "v1", "ReplicaSet", "replicasets"),
+    ("batch", "v1", "Job", "jobs"),
+    ("batch", "v1", "CronJob", "cronjobs"),
+];
+
+/// Removes from `nodes` the images of ours with an old content: not in `keep`, older than an hour, so that no other run has
+/// just brought them, and named by no object of the cluster. Where that fails there is a warning: nothing depends on it.
+pub async fn prune(
+    nodes: &[Node],
+    client: &Client,
+    held: &Inventory,
+    keep: &BTreeSet<String>,
+    events: &Events,
+) {
+    match prune_all(nodes, client, held, keep).await {
+        Ok(0) => {}
+        Ok(count) => {
+            events.note(format!("{} of old content removed from the nodes", text::count(count, "image")));
+        }
+        Err(error) => events.warn(format!("old images stay on the nodes: {}", message(&error))),
+    }
+}
+
+async fn prune_all(
+    nodes: &[Node],
+    client: &Client,
+    held: &Inventory,
+    keep: &BTreeSet<String>,
+) -> Result<usize> {
+    if held.values().all(|held| old(held, keep).is_empty()) {
+        return Ok(0);
+    }
+    let named = named(client).await.or_exit(Exit::Environment)?;
+    let of_nodes = nodes.iter().filter_map(|node| {
+        let names = unnamed(&old(held.get(node.name())?, keep), &named);
+        (!names.is_empty()).then_some((node, names))
+    });
+    let removed = join_all(of_nodes.map(async |(node, names)| {
+        // What else has the same content keeps it, and only the node knows all of its names.
+        let full = node.held(&held[node.name()].all_names().map(str::to_owned).collect::<Vec<_>>()).await?;
+        let names = with_ids(&full, names);
+        let remove = ["ctr", "--namespace", "k8s.io", "images", "rm"].into_iter().map(str::to_owned);
+        node.exec(remove.chain(names.iter().cloned())).ensure_success().await?;
+        anyhow::Ok(names.iter().filter(|name| name.starts_with(LOCAL)).count())
+    }));
+    let counts: Result<Vec<usize>> = removed.await.into_iter().collect();
+    Ok(counts?.into_iter().sum())
+}
+
+/// Images of ours by content, older than an hour, that are not in `keep`.
+fn old(held: &Held, keep: &BTreeSet<String>) -> Vec<String> {
+    let is_content = |name: &str| {
+        let tag = name.strip_prefix(LOCAL).and_then(|name| name.rsplit_once(':')).map_or("", |(_, tag)| tag);
+        tag.len() == 12 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let names =
+        held.all_names().filter(|name| is_content(name) && !keep.contains(*name) && held.is_old(name));
+    names.map(str::to_owned).collect()
+}
+
+/// Those of `names` that the text of no object has.
+fn unnamed(names: &[String], objects: &str) -> Vec<String> {
+    names.iter().filter(|name| !objects.contains(name.as_str())).cloned().collect()
+}
+
+/// `names`, and the names by id that kubelet's interface gave to the same content where no other name has it.
+fn with_ids(held: &Held, mut names: Vec<String>) -> Vec<String> {
+    let mut by_config: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for name in held.all_names() {
+        if let Some(config) = held.config(name) {
+            by_config.entry(config).or_default().push(name);
+        }
+    }
+    let ids: Vec<String> = by_config
+        .iter()
+        .filter(|(id, all)| all.iter().all(|name| name == *id || names.iter().any(|gone| gone == name)))
+        .filter(|(id, all)| all.contains(id) && all.len() > 1)
+        .map(|(id, _)| (*id).to_owned())
+        .collect();
+    names.extend(ids);
+    names
+}
+
+/// The text of all objects that may name an image.
+async fn named(client: &Client) -> Result<String> {
+    let list = NAMING.iter().map(|(group, version, kind, plural)| async move {
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural);
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let objects = api.list(&ListParams::default()).await?;
+        anyhow::Ok(serde_json::to_string(&objects.items)?)
+    });
+    Ok(try_join_all(list).await?.concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "MACHINE x86_64
+SIZE aa 1
+NAME k8s-test.local/app:0123456789ab
+NAME k8s-test.local/app:0123456789ac
+NAME k8s-test.local/app:builtin
+NAME docker.io/library/app:0123456789ab
+NAME sha256:c0
+REF TYPE DIGEST SIZE PLATFORMS LABELS
+k8s-test.local/app:0123456789ab type sha256:aa 1 MiB linux/amd64 -
+sha256:c0 type sha256:aa 1 MiB linux/amd64 -
+k8s-test.local/app:0123456789ac type sha256:bb 1 MiB linux/amd64 -
+DIGEST\tSIZE\tAGE\tLABELS
+sha256:aa\t1B\t3 hours\tcontainerd.io/gc.ref.content.config=sha256:c0
+sha256:bb\t1B\t3 minutes\tcontainerd.io/gc.ref.content.config=sha256:c1
+";
+
+    #[test]
+    fn only_old_content_of_ours_goes() {
+        let held = Held::parse(ANSWER);
+        let ours = "k8s-test.local/app:0123456789ab".to_owned();
+        assert_eq!(old(&held, &BTreeSet::new()), std::slice::from_ref(&ours));
+        assert!(old(&held, &BTreeSet::from([ours.clone()])).is_empty());
+        assert!(unnamed(std::slice::from_ref(&ours), "image: k8s-test.local/app:0123456789ab,").is_empty());
+        assert_eq!(with_ids(&held, vec![ours.clone()]), [ours, "sha256:c0".to_owned()]);
+    }
+
+    #[test]
+    fn content_that_has_another_name_stays() {
+        let more = ANSWER
+            .replace("DIGEST\t", "docker.io/library/other:1 type sha256:aa 1 MiB linux/amd64 -\nDIGEST\t");
+        let held =
+            Held::parse(&more.replace("NAME sha256:c0", "NAME sha256:c0\nNAME docker.io/library/other:1"));
+        let ours = "k8s-test.local/app:0123456789ab".to_owned();
+        assert_eq!(with_ids(&held, vec![ours.clone()]), [ours]);
+    }
+}
