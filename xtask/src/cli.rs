@@ -201,6 +201,9 @@ pub struct ImagesLoad {
     /// The Kind cluster's name
     #[arg(long, value_name = "NAME")]
     pub kind_cluster: Option<String>,
+    /// Then have Docker compress the layers, once, so that it can push a later change alone
+    #[arg(long)]
+    pub prepare: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -297,6 +300,8 @@ pub struct BenchImages {
 pub enum BenchCase {
     /// The node has nothing of the image.
     Empty,
+    /// The node has the image; Docker is prepared to push changes of it.
+    Prepare,
     /// The node has the image but for one line in its last layer.
     LastLine,
     /// The node has the image but for a layer in the middle.

@@ -7,11 +7,12 @@ use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use futures::future::try_join_all;
 use kind_client::{Address, CreateOptions, Kind, Node, Step, config};
-use kube::Client;
+use kube::api::ListParams;
 use kube::config::Kubeconfig;
+use kube::{Api, Client};
 
 use super::drift::{self, Origin};
-use super::{Cluster, client, nodes_ready, write_private};
+use super::{Cluster, client, nodes_ready, takers, write_private};
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith, coded};
 use crate::{fail, labels, text};
@@ -134,10 +135,12 @@ async fn ensure_coded<T>(
     step.progress("wait for the nodes");
     let nodes = kind_nodes(kind, name).await?;
     let kubeconfig = kind.kubeconfig(name, Address::External).await?;
-    let cluster = connect(&kubeconfig, wanted, nodes).await?;
-    nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
+    let count = nodes.len();
+    let mut cluster = connect(&kubeconfig, wanted, nodes).await?;
+    let takers = nodes_ready(&cluster.client, name, count).await?;
     remember(&cluster.nodes, &origin).await?;
-    step.done(format!("{}, all Ready", text::count(cluster.nodes.len(), "node")));
+    cluster.nodes.retain(|node| takers.contains(node.name()));
+    step.done(format!("{}, all Ready", text::count(count, "node")));
     Ok((cluster, None))
 }
 
@@ -146,6 +149,24 @@ async fn kind_nodes(kind: &Kind, name: &str) -> Result<Vec<Node>> {
     let mut nodes = kind.nodes(name).await?;
     nodes.retain(|node| !node.name().ends_with("-external-load-balancer"));
     Ok(nodes)
+}
+
+/// The nodes of an existing cluster that take pods.
+///
+/// # Errors
+/// kind fails, or of several nodes the API does not say; exit 3.
+pub async fn image_nodes(kind: &Kind, name: &str) -> Result<Vec<Node>> {
+    let ask = async {
+        let mut nodes = kind_nodes(kind, name).await?;
+        if nodes.len() > 1 {
+            let kubeconfig = Kubeconfig::from_yaml(&kind.kubeconfig(name, Address::External).await?)?;
+            let all: Api<k8s_openapi::api::core::v1::Node> = Api::all(client(kubeconfig, None).await?);
+            let takers = takers(all.list(&ListParams::default()).await?.items.iter());
+            nodes.retain(|node| takers.contains(node.name()));
+        }
+        anyhow::Ok(nodes)
+    };
+    ask.await.or_exit(Exit::Environment)
 }
 
 /// The file that is locked while a cluster is looked at or made.
@@ -243,7 +264,8 @@ async fn reuse(
             }
         }
     }
-    let cluster = match remembered(wanted, &nodes).await {
+    let count = nodes.len();
+    let mut cluster = match remembered(wanted, &nodes).await {
         Some(cluster) => cluster,
         None => {
             let kubeconfig = kind.kubeconfig(name, Address::External).await?;
@@ -252,10 +274,11 @@ async fn reuse(
             cluster
         }
     };
-    nodes_ready(&cluster.client, name, cluster.nodes.len()).await?;
+    let takers = nodes_ready(&cluster.client, name, count).await?;
+    cluster.nodes.retain(|node| takers.contains(node.name()));
     let restarted =
         if started > 0 { format!(", {} started", text::count(started, "node")) } else { String::new() };
-    step.done(format!("{}, all Ready{restarted}", text::count(cluster.nodes.len(), "node")));
+    step.done(format!("{}, all Ready{restarted}", text::count(count, "node")));
     Ok(Some(cluster))
 }
 

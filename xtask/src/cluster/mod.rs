@@ -1,5 +1,6 @@
 //! The cluster under test: one of kind's, created or reused, or one of the user's.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ pub mod kind;
 /// How long nodes may take to be Ready; a node that was stopped needs most of it.
 const NODES_READY: Duration = Duration::from_secs(180);
 
+/// The taint that kubeadm gives control planes (kubernetes.io/docs/reference/labels-annotations-taints).
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
 /// A cluster that answers and whose nodes are Ready.
 #[derive(Clone)]
 pub struct Cluster {
@@ -30,7 +34,7 @@ pub struct Cluster {
     pub kubeconfig: Utf8PathBuf,
     /// A client of its API.
     pub client: Client,
-    /// Its nodes' containers, where it is one of kind's on this machine.
+    /// The containers of the nodes that take pods, where it is one of kind's on this machine.
     pub nodes: Vec<kind_client::Node>,
 }
 
@@ -61,11 +65,15 @@ fn write_private(path: &Utf8Path, text: &str) -> Result<()> {
 }
 
 /// Waits until `count` nodes exist and all are Ready, and pods can be made in the default namespace.
-async fn nodes_ready(client: &Client, name: &str, count: usize) -> Result<()> {
+///
+/// Gives the names of the nodes that take pods: kubeadm taints a control plane that has workers, and what may not run there
+/// needs no images there.
+async fn nodes_ready(client: &Client, name: &str, count: usize) -> Result<BTreeSet<String>> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let all =
-        |nodes: &watch::Objects<Node>| (nodes.len() >= count && nodes.values().all(is_ready)).then_some(());
-    watch::until(nodes, watcher::Config::default(), NODES_READY, all)
+    let all = |nodes: &watch::Objects<Node>| {
+        (nodes.len() >= count && nodes.values().all(is_ready)).then(|| takers(nodes.values()))
+    };
+    let takers = watch::until(nodes, watcher::Config::default(), NODES_READY, all)
         .await
         .map_err(|late| not_ready(name, count, &late))
         .or_exit(Exit::Environment)?;
@@ -74,7 +82,21 @@ async fn nodes_ready(client: &Client, name: &str, count: usize) -> Result<()> {
     watch::until(accounts, config, Duration::from_secs(60), |found| (!found.is_empty()).then_some(()))
         .await
         .map_err(|_| anyhow!("cluster {name}: the ServiceAccount default of the namespace default did not appear within a minute; its controller manager may be down"))
-        .or_exit(Exit::Environment)
+        .or_exit(Exit::Environment)?;
+    Ok(takers)
+}
+
+/// The names of the nodes that take pods without a toleration; of all nodes where none does.
+fn takers<'a>(nodes: impl Iterator<Item = &'a Node> + Clone) -> BTreeSet<String> {
+    let is_open = |node: &&Node| {
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+        !taints
+            .into_iter()
+            .flatten()
+            .any(|taint| taint.key == CONTROL_PLANE && taint.effect != "PreferNoSchedule")
+    };
+    let open: BTreeSet<String> = nodes.clone().filter(is_open).map(ResourceExt::name_any).collect();
+    if open.is_empty() { nodes.map(ResourceExt::name_any).collect() } else { open }
 }
 
 fn not_ready(name: &str, count: usize, late: &Late<Node>) -> anyhow::Error {
@@ -118,6 +140,17 @@ mod tests {
             "metadata: {{name: n}}\nstatus: {{conditions: [{{type: Ready, status: \"{status}\", message: cni config uninitialized}}]}}"
         );
         serde_yaml::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_tainted_control_plane_takes_no_pods_unless_it_is_alone() {
+        let tainted: Node = serde_yaml::from_str(
+            "metadata: {name: control}\nspec: {taints: [{key: node-role.kubernetes.io/control-plane, effect: NoSchedule}]}",
+        )
+        .unwrap();
+        let all = [tainted.clone(), node("True")];
+        assert_eq!(takers(all.iter()), BTreeSet::from(["n".to_owned()]));
+        assert_eq!(takers([tainted].iter()), BTreeSet::from(["control".to_owned()]));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::cli::Images;
-use crate::docker::Docker;
+use crate::docker::{Docker, Image};
 use crate::env::Env;
+use crate::events::Phase;
 use crate::exit::{Exit, ExitWith};
 use crate::images::deliver::{self, Delivered, Wanted};
 use crate::images::{self, Built};
@@ -65,10 +66,16 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
             for name in &names {
                 wanted.push(built[name].wanted()?);
             }
-            let nodes = kind.nodes(&cluster).await.or_exit(Exit::Environment)?;
+            let nodes = crate::cluster::kind::image_nodes(&kind, &cluster).await?;
             let delivery =
                 deliver::deliver(&nodes, None, &wanted, &session.push(&machine, true), &session.events)
                     .await?;
+            if args.prepare {
+                let step = session.events.step(Phase::Images, "prepare docker to push changes alone");
+                let images: Vec<&Image> = wanted.iter().map(|wanted| &wanted.image).collect();
+                deliver::prepare(&images, &session.push(&machine, true)).await?;
+                step.done("");
+            }
             print(&built, delivery.nodes, args.json)?;
         }
     }

@@ -46,7 +46,7 @@ struct Sized<'a> {
 impl Sized<'_> {
     /// The base to empty nodes, then what changed.
     async fn changes(&self) -> Result<()> {
-        let many = self.field.nodes.len() == 3 && self.field.cluster == super::THREE;
+        let many = self.field.cluster == super::THREE;
         let empty = if many { BenchCase::ThreeNodes } else { BenchCase::Empty };
         let line = !many && self.wanted(BenchCase::LastLine);
         let middle = !many && self.wanted(BenchCase::Middle);
@@ -58,6 +58,14 @@ impl Sized<'_> {
             // A case that is not wanted is the preparation of the next one all the same.
             let base = [self.images.base()];
             self.deliver(empty, peer, run, &base, self.wanted(empty)).await?;
+            if peer == Peer::Ours && (line || middle) {
+                // What `dev` does while it has nothing else to do.
+                let what = format!("Prepare, {} MB, {}, run {run}", self.megabytes, peer.name());
+                let step = self.bench.session.events.step(Phase::Images, what);
+                let delivery = self.ways.prepare(self.field, &base[0]).await?;
+                step.done(text::seconds(delivery.took));
+                self.bench.report().add(self.megabytes, BenchCase::Prepare, peer, run, delivery);
+            }
             if line {
                 let tag = format!("line-{run}-{}", tag(peer));
                 self.changed(BenchCase::LastLine, peer, run, self.images.other_line(&tag).await?).await?;

@@ -107,6 +107,15 @@ impl Ways {
         Ok(Delivery { took, bytes })
     }
 
+    /// Has Docker compress the layers of an image, so that it can push changes alone.
+    pub(super) async fn prepare(&self, field: &Field, reference: &str) -> Result<Delivery> {
+        let start = Instant::now();
+        let (sh, program, cluster) = (Shell::new()?, &self.program, &field.cluster);
+        let command = cmd!(sh, "{program} images load {reference} --kind-cluster {cluster} --prepare");
+        Run::new(command, DELIVERY).success().await?;
+        Ok(Delivery { took: start.elapsed(), bytes: None })
+    }
+
     async fn by_registry(&self, field: &Field, references: &[String]) -> Result<()> {
         let registry = self.registry.as_ref().context("there is no registry")?;
         for (reference, name) in references.iter().zip(at(&registry.push, references)) {

@@ -138,6 +138,7 @@ impl Report {
 fn name(case: BenchCase) -> &'static str {
     match case {
         BenchCase::Empty => "node empty",
+        BenchCase::Prepare => "preparing docker, once for each layer",
         BenchCase::LastLine => "one line in the last layer",
         BenchCase::Middle => "one layer in the middle",
         BenchCase::Unchanged => "nothing changed",

@@ -131,7 +131,7 @@ struct Target<'a, S> {
 }
 
 /// What nodes say that they hold.
-pub struct Looked(Vec<(Result<Held>, Duration)>);
+pub struct Looked(BTreeMap<String, (Result<Held>, Duration)>);
 
 /// Asks `nodes` what they hold, for a delivery of images of ours that follows soon.
 pub async fn look(nodes: &[Node]) -> Looked {
@@ -141,9 +141,9 @@ pub async fn look(nodes: &[Node]) -> Looked {
 async fn look_at<S: Store>(nodes: &[S], names: &[String]) -> Looked {
     let ask = async |node: &S| {
         let start = Instant::now();
-        (node.held(names).await, start.elapsed())
+        (node.name().to_owned(), (node.held(names).await, start.elapsed()))
     };
-    Looked(join_all(nodes.iter().map(ask)).await)
+    Looked(join_all(nodes.iter().map(ask)).await.into_iter().collect())
 }
 
 /// Brings `wanted` to all of `nodes`, of which it is known what they hold where they were `looked` at.
@@ -185,13 +185,15 @@ async fn run<E: Engine, S: Store>(
         format!("bring {} to {}", text::count(wanted.len(), "image"), text::count(nodes.len(), "node")),
     );
     // One that did not answer was perhaps being started.
-    let looked = looked.filter(|looked| looked.0.iter().all(|(held, _)| held.is_ok()));
-    let looked = match looked {
+    let looked = looked.filter(|looked| {
+        nodes.iter().all(|node| looked.0.get(node.name()).is_some_and(|(held, _)| held.is_ok()))
+    });
+    let mut looked = match looked {
         Some(looked) => looked,
         None => look_at(nodes, &names(wanted)).await,
     };
     let mut targets: Vec<Target<'_, S>> =
-        nodes.iter().zip(looked.0).map(|(node, looked)| target(node, looked, wanted)).collect();
+        nodes.iter().filter_map(|node| Some(target(node, looked.0.remove(node.name())?, wanted))).collect();
     refuse_other_platforms(&targets, wanted)?;
     let mut sent = 0;
     for attempt in 1..=ATTEMPTS {
