@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use kind_client::{Node, Running};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -145,7 +145,8 @@ impl Store for Node {
     }
 
     async fn held(&self, names: &[String]) -> Result<Held> {
-        Ok(Held::parse(&self.exec(["sh", "-c", &script(names)]).deadline(ASK).ensure_stdout().await?))
+        let asked = self.exec(["sh", "-c", &script(names)]).deadline(ASK).ensure_stdout().await;
+        Ok(Held::parse(&asked.map_err(why)?))
     }
 
     async fn import(&self, names: &[String]) -> Result<Running> {
@@ -173,6 +174,20 @@ ctr --namespace k8s.io images import $local - >&2 && {{\n{}\n}}",
     }
 }
 
+/// What a node's programs said last, without the script that ran them; only where they said nothing, all that is known.
+fn why(error: kind_client::Error) -> anyhow::Error {
+    let failure = error.failure();
+    let mut lines = failure.tail().iter().rev().map(|line| line.trim());
+    let said = lines.find(|line| !line.is_empty() && !line.contains("level=warning"));
+    match (said, failure.status()) {
+        (Some(said), Some(_)) => anyhow!("{said}"),
+        (None, Some(status)) if status.code() == Some(137) => {
+            anyhow!("the import was killed: the node was stopped, or is out of memory")
+        }
+        _ => error.into(),
+    }
+}
+
 impl Import for Running {
     type Writer = ChildStdin;
 
@@ -184,7 +199,7 @@ impl Import for Running {
         let mut stdout = self.stdout.take().context("the output of the import was not captured")?;
         let mut answer = String::new();
         let (read, ended) = tokio::join!(stdout.read_to_string(&mut answer), self.wait());
-        ended?;
+        ended.map_err(why)?;
         read.context("read what the import says")?;
         Ok(Held::parse(&answer))
     }
