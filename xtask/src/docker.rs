@@ -246,6 +246,16 @@ impl Docker {
         Ok(())
     }
 
+    /// Takes references away without waiting for it, where nothing can be awaited any more.
+    pub fn remove_later(self, references: &[String]) {
+        let mut command = std::process::Command::new("docker");
+        command.args(["image", "rm"]).args(references);
+        command.stdin(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        // One more name of an image that stays does no harm.
+        let _ = command.spawn();
+    }
+
     /// Sends an image to the registry that its reference names.
     ///
     /// # Errors

@@ -98,13 +98,16 @@ fn refused(error: kube::Error, name: &str, server: &str) -> anyhow::Error {
 /// The nodes' containers, where the cluster is one of kind's on this machine, so that images can be brought.
 async fn kind_nodes(client: &Client, kind: &kind_client::Kind) -> Result<Vec<kind_client::Node>> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let nodes = nodes.list(&ListParams::default()).await?;
-    let names = nodes.items.iter().map(|node| {
+    let all = nodes.list(&ListParams::default()).await?;
+    let names = all.items.iter().map(|node| {
         let id = node.spec.as_ref()?.provider_id.as_deref()?;
         // kind://<engine>/<cluster>/<node>
         id.strip_prefix("kind://")?.rsplit('/').next().map(|name| kind.node(name))
     });
     let nodes: Vec<_> = names.collect::<Option<_>>().unwrap_or_default();
+    // As with a cluster of our own: what takes no pods needs no images.
+    let takers = super::takers(all.items.iter());
+    let nodes: Vec<_> = nodes.into_iter().filter(|node| takers.contains(node.name())).collect();
     for node in &nodes {
         // The cluster may be one of kind's on another machine.
         if !node.is_running().await.unwrap_or(false) {

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use futures::future::try_join_all;
 use kind_client::{Address, CreateOptions, Kind, Node, Step, config};
 use kube::api::ListParams;
 use kube::config::Kubeconfig;
 use kube::{Api, Client};
+use tokio::time::timeout;
 
 use super::drift::{self, Origin};
 use super::{Cluster, client, nodes_ready, takers, write_private};
@@ -19,6 +20,9 @@ use crate::{fail, labels, text};
 
 /// How long the API server of a node that was just started may take.
 const API_ANSWERS: Duration = Duration::from_secs(90);
+
+/// How long an API server may think about its own version.
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long another run may take to make the cluster.
 const LOCKED: Duration = Duration::from_secs(600);
@@ -225,6 +229,14 @@ async fn reuse(
         node.start().await?;
     }
     let started = stopped().count();
+    if started > 0 {
+        // The load balancer of several control planes too: the API is reached through it.
+        for node in kind.nodes(name).await? {
+            if !node.is_running().await? {
+                node.start().await?;
+            }
+        }
+    }
     // A stopped one could not say whose it is.
     let owned = if started > 0 { owner(&nodes).await } else { owned };
     match owned? {
@@ -298,7 +310,7 @@ async fn connect(text: &str, wanted: &Wanted, nodes: Vec<Node>) -> Result<Cluste
 async fn remembered(wanted: &Wanted, nodes: &[Node]) -> Option<Cluster> {
     let kubeconfig = std::fs::read_to_string(wanted.remembered()).ok()?;
     let cluster = connect(&kubeconfig, wanted, nodes.to_vec()).await.ok()?;
-    cluster.client.apiserver_version().await.ok()?;
+    timeout(ANSWER, cluster.client.apiserver_version()).await.ok()?.ok()?;
     Some(cluster)
 }
 
@@ -306,12 +318,13 @@ async fn remembered(wanted: &Wanted, nodes: &[Node]) -> Option<Cluster> {
 async fn answers(client: &Client, name: &str, started: bool) -> Result<()> {
     let deadline = tokio::time::Instant::now() + API_ANSWERS;
     loop {
-        let error = match client.apiserver_version().await {
-            Ok(_) => return Ok(()),
-            Err(error) => error,
+        let error = match timeout(ANSWER, client.apiserver_version()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => anyhow::Error::new(error),
+            Err(_) => anyhow!("it took the connection and said nothing for {}", text::seconds(ANSWER)),
         };
         if !started || tokio::time::Instant::now() > deadline {
-            return Err(anyhow::Error::new(error).context(format!(
+            return Err(error.context(format!(
                 "the API server of the Kind cluster {name} does not answer; remove it by `cargo xtask cluster down --kind-cluster {name}` to have it made anew"
             )));
         }

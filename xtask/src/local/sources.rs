@@ -174,7 +174,7 @@ impl Sources {
             Some(inputs) => inputs.always[0].clone(),
             None => image.folder.clone(),
         });
-        let files = [&self.charts, &self.values, &self.fixtures, &self.tests];
+        let files = [&self.definitions, &self.charts, &self.values, &self.fixtures, &self.tests];
         images.chain(files.into_iter().flatten().cloned()).collect()
     }
 }

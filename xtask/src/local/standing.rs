@@ -39,6 +39,7 @@ pub struct Standing {
     namespaces: Namespaces,
     installed: Vec<Installed>,
     failures: Failures,
+    cannot_push: std::sync::OnceLock<()>,
 }
 
 /// Finds the deployment of the plan's suite, or makes its namespaces; the plan's run is that deployment's from now on.
@@ -85,6 +86,7 @@ impl Standing {
             namespaces,
             installed: Vec::new(),
             failures,
+            cannot_push: std::sync::OnceLock::new(),
         })
     }
 
@@ -141,16 +143,22 @@ impl Standing {
 
     /// Spends idle time on changes to come: Docker compresses the images' layers, once, so that it can push a change alone.
     pub async fn prepare(&self) {
-        let Standing { session, ground, .. } = self;
+        let Standing { session, ground, cannot_push, .. } = self;
         let images: Vec<_> = ground.built.values().map(|built| &built.image).collect();
-        if images.iter().all(|image| !ground.push.lacks(image)) {
+        if cannot_push.get().is_some() || images.iter().all(|image| !ground.push.lacks(image)) {
             return;
         }
         let stage = session.events.stage(Phase::Images, "prepare docker to push changes alone");
         match images::deliver::prepare(&images, &ground.push).await {
             Ok(()) => stage.done(""),
-            // Changes come all the same, by `docker save`.
-            Err(error) => tracing::debug!("docker push cannot be prepared: {error:#}"),
+            Err(error) => {
+                let why = crate::exit::message(&error);
+                session
+                    .events
+                    .note(format!("docker cannot push here, so changes come by docker save: {why}"));
+                // Not tried again and again.
+                let _ = cannot_push.set(());
+            }
         }
     }
 

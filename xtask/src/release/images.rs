@@ -44,7 +44,16 @@ pub async fn ensure(installer: Installer<'_>, prepared: &[Prepared<'_>], held: &
     let mut nowhere = Vec::new();
     for (release, image) in &named {
         let full = normalized(&image.image).or_exit(Exit::Usage)?;
-        if held.values().all(|holds| holds.names(&full)) || bring.contains_key(&image.image) {
+        if bring.contains_key(&image.image) {
+            continue;
+        }
+        if held.values().all(|holds| holds.names(&full)) {
+            // Ours are named by their content. Of others the name says nothing: what Docker has may be newer.
+            if !full.starts_with(LOCAL)
+                && let Some(local) = Docker.image(&image.image).await.or_exit(Exit::Environment)?
+            {
+                bring.insert(image.image.clone(), Wanted::new(&image.image, local)?);
+            }
             continue;
         }
         match obtain(installer, &image.image).await {

@@ -219,9 +219,7 @@ impl Relay<'_> {
         };
         let mut images = Vec::new();
         for (root, config, paths) in described {
-            let plain =
-                serde_json::from_slice::<Config>(&config).context("understand an image's configuration")?;
-            let plain = plain.rootfs.diff_ids;
+            let plain = layout::plain_layers(&config)?;
             if plain.len() != paths.len() {
                 bail!(
                     "an image of the archive has {} layers, and its configuration {}",
@@ -314,17 +312,6 @@ impl Relay<'_> {
 
 /// An image: the index's digest of it, its configuration, its layers' paths.
 type Described = (Option<String>, Bytes, Vec<String>);
-
-#[derive(Deserialize)]
-struct Config {
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    #[serde(default)]
-    diff_ids: Vec<String>,
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -14,8 +14,8 @@ use crate::text;
 
 /// How long a node may take to say what it holds.
 const ASK: Duration = Duration::from_secs(60);
-/// How long a node may take to import what it was sent.
-pub(super) const IMPORT: Duration = Duration::from_secs(15 * 60);
+/// How long sending may take in all. What a node takes is bounded by its pauses and, after the last byte, by the size.
+pub(super) const IMPORT: Duration = Duration::from_secs(60 * 60);
 /// The size of a pipe in bytes: the most that Linux lets everybody have.
 #[cfg(target_os = "linux")]
 const PIPE: i32 = 1 << 20;
@@ -33,8 +33,8 @@ pub(super) trait Engine {
     /// Sends an image by its id to a registry on this machine, under a name that is left behind.
     async fn push(&self, id: &str, to: &str) -> Result<()>;
 
-    /// Takes such a name away.
-    async fn forget(&self, name: &str) -> Result<()>;
+    /// Takes such names away, without waiting for it.
+    fn forget(&self, names: &[String]);
 }
 
 /// An archive under way.
@@ -63,7 +63,7 @@ pub(super) trait Store {
     /// Starts an import, whose end tells as [`Store::held`] does.
     async fn import(&self, names: &[String]) -> Result<Self::Import>;
 
-    /// Remembers Docker's ids of images: full name and id.
+    /// Labels images with what they were made from: full name and value.
     async fn label(&self, images: &[(String, String)]) -> Result<()>;
 }
 
@@ -100,8 +100,8 @@ impl Engine for Docker {
         Docker::push(*self, to).await
     }
 
-    async fn forget(&self, name: &str) -> Result<()> {
-        self.remove(name).await
+    fn forget(&self, names: &[String]) {
+        self.remove_later(names);
     }
 }
 
@@ -158,7 +158,7 @@ impl Store for Node {
 ctr --namespace k8s.io images import $local - >&2 && {{\n{}\n}}",
             script(names)
         );
-        let running = self.exec(["sh", "-c", &script]).deadline(IMPORT).spawn()?;
+        let running = self.exec(["sh", "-c", &script]).deadline(4 * IMPORT).spawn()?;
         if let Some(stdin) = &running.stdin {
             widen(stdin);
         }

@@ -27,8 +27,13 @@ const LAYER: &str = "containerd.io/gc.ref.content.l.";
 const CHILD: &str = "containerd.io/gc.ref.content.m.";
 const PLAIN: &str = "containerd.io/uncompressed=";
 const SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
-/// The label of an image that we brought: Docker's id of it.
+/// The label of an image that we brought: Docker's id of it, and what the name meant then.
 pub(super) const SOURCE: &str = "k8s-test.local/source";
+
+/// With the target, because labels stay when a name moves to another content.
+fn source(id: &str, target: &str) -> String {
+    format!("{id}@{target}")
+}
 
 /// A blob in a content store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +70,7 @@ struct Content {
     children: Vec<String>,
     unpacked: bool,
     layer: bool,
-    /// Older than an hour.
+    /// Older than a day.
     old: bool,
 }
 
@@ -115,8 +120,8 @@ impl Held {
         // DIGEST SIZE AGE LABELS; the age has spaces, the labels have none.
         let mut columns = line.split_whitespace();
         let Some(digest) = columns.next() else { return };
-        // `ctr` writes ages in words: seconds, minutes, then hours and more.
-        let old = !line.contains("second") && !line.contains("minute");
+        // `ctr` writes ages in words: seconds, minutes, hours, then days and more.
+        let old = !["second", "minute", "hour"].iter().any(|unit| line.contains(unit));
         let mut content = Content { bytes: sizes.get(digest).copied(), old, ..Content::default() };
         let mut layers = BTreeMap::new();
         for label in columns.next_back().unwrap_or_default().split(',') {
@@ -157,7 +162,7 @@ impl Held {
         self.content.get(digest).is_some_and(|content| content.layer && content.bytes.is_some())
     }
 
-    /// Whether the image of this name came more than an hour ago.
+    /// Whether the image of this name came more than a day ago.
     #[must_use]
     pub fn is_old(&self, name: &str) -> bool {
         self.images
@@ -183,6 +188,11 @@ impl Held {
         self.manifest(name)?.config.as_deref()
     }
 
+    /// The value of [`SOURCE`] that says of the image of this name as it is now that it is Docker's `id`.
+    pub(super) fn source_of(&self, name: &str, id: &str) -> Option<String> {
+        Some(source(id, &self.images.get(name)?.target))
+    }
+
     /// Why the image of this name is not the one of which Docker says `id`; nothing where it is.
     ///
     /// Docker's id is the digest of the configuration in its classic store. In its containerd store it is the digest of
@@ -194,7 +204,9 @@ impl Held {
             return Some(format!("its image {name} has no manifest of this platform"));
         };
         let config = manifest.config.as_deref();
-        let same = config == Some(id) || image.target == id || image.source.as_deref() == Some(id);
+        let same = config == Some(id)
+            || image.target == id
+            || image.source.as_deref() == Some(source(id, &image.target).as_str());
         if !same {
             let config = config.unwrap_or("none");
             return Some(format!(
@@ -235,7 +247,7 @@ SIZE 22 5000
 NAME registry.k8s.io/pause:3.10
 REF\t\tTYPE\t\tDIGEST\t\tSIZE\tPLATFORMS\tLABELS
 k8s-test.local/app:1 application/vnd.oci.image.manifest.v1+json sha256:aa 385.8 MiB linux/amd64 io.cri-containerd.image=managed
-k8s-test.local/index:1 application/vnd.oci.image.index.v1+json sha256:1d 385.8 MiB linux/amd64 k8s-test.local/source=sha256:50,x=y
+k8s-test.local/index:1 application/vnd.oci.image.index.v1+json sha256:1d 385.8 MiB linux/amd64 k8s-test.local/source=sha256:50@sha256:1d,x=y
 DIGEST\t\tSIZE\tAGE\tLABELS
 sha256:aa\t674B\t44 minutes\tcontainerd.io/gc.ref.content.l.1=sha256:22,containerd.io/gc.ref.content.config=sha256:c0,containerd.io/gc.ref.content.l.0=sha256:11
 sha256:c0\t450B\t44 minutes\t-
@@ -269,6 +281,8 @@ sha256:1d\t728B\t4 minutes\tcontainerd.io/gc.ref.content.m.0=sha256:gone,contain
     fn an_image_from_dockers_containerd_store_is_known_by_its_label() {
         let held = Held::parse(ANSWER);
         assert_eq!(held.differs("k8s-test.local/index:1", "sha256:50"), None);
+        let moved = ANSWER.replace("sha256:50@sha256:1d", "sha256:50@sha256:1c");
+        assert!(Held::parse(&moved).differs("k8s-test.local/index:1", "sha256:50").is_some());
         assert_eq!(held.differs("k8s-test.local/index:1", "sha256:1d"), None);
     }
 

@@ -1,6 +1,7 @@
 //! The OCI image layout that nodes import: its documents and its frame of tar
 //! (github.com/opencontainers/image-spec, image-layout.md and manifest.md).
 
+use anyhow::{Context, Result};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -90,6 +91,21 @@ pub(super) fn index(named: &[(String, Bytes)]) -> Bytes {
         manifests: manifests.collect(),
         ..Document::default()
     })
+}
+
+/// The digests of an image's layers before any compression, from its configuration.
+pub(super) fn plain_layers(config: &[u8]) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Config {
+        rootfs: RootFs,
+    }
+    #[derive(Deserialize)]
+    struct RootFs {
+        #[serde(default)]
+        diff_ids: Vec<String>,
+    }
+    let config: Config = serde_json::from_slice(config).context("understand an image's configuration")?;
+    Ok(config.rootfs.diff_ids)
 }
 
 fn to_json(document: &Document) -> Bytes {

@@ -34,6 +34,8 @@ pub use prune::prune;
 pub use push::Push;
 use transfer::{Outcome, Taker, Transfer};
 
+/// How long what nodes said may be taken for true.
+const FRESH: Duration = Duration::from_secs(30);
 /// How often a node is sent what it lacks.
 const ATTEMPTS: usize = 2;
 
@@ -131,7 +133,10 @@ struct Target<'a, S> {
 }
 
 /// What nodes say that they hold.
-pub struct Looked(BTreeMap<String, (Result<Held>, Duration)>);
+pub struct Looked {
+    at: Instant,
+    held: BTreeMap<String, (Result<Held>, Duration)>,
+}
 
 /// Asks `nodes` what they hold, for a delivery of images of ours that follows soon.
 pub async fn look(nodes: &[Node]) -> Looked {
@@ -143,7 +148,8 @@ async fn look_at<S: Store>(nodes: &[S], names: &[String]) -> Looked {
         let start = Instant::now();
         (node.name().to_owned(), (node.held(names).await, start.elapsed()))
     };
-    Looked(join_all(nodes.iter().map(ask)).await.into_iter().collect())
+    let at = Instant::now();
+    Looked { at, held: join_all(nodes.iter().map(ask)).await.into_iter().collect() }
 }
 
 /// Brings `wanted` to all of `nodes`, of which it is known what they hold where they were `looked` at.
@@ -184,16 +190,19 @@ async fn run<E: Engine, S: Store>(
         Phase::Images,
         format!("bring {} to {}", text::count(wanted.len(), "image"), text::count(nodes.len(), "node")),
     );
-    // One that did not answer was perhaps being started.
+    // One that did not answer was perhaps being started; and in a longer time others change what nodes hold.
     let looked = looked.filter(|looked| {
-        nodes.iter().all(|node| looked.0.get(node.name()).is_some_and(|(held, _)| held.is_ok()))
+        let answered = |node: &S| looked.held.get(node.name()).is_some_and(|(held, _)| held.is_ok());
+        looked.at.elapsed() < FRESH && nodes.iter().all(answered)
     });
     let mut looked = match looked {
         Some(looked) => looked,
         None => look_at(nodes, &names(wanted)).await,
     };
-    let mut targets: Vec<Target<'_, S>> =
-        nodes.iter().filter_map(|node| Some(target(node, looked.0.remove(node.name())?, wanted))).collect();
+    let mut targets: Vec<Target<'_, S>> = nodes
+        .iter()
+        .filter_map(|node| Some(target(node, looked.held.remove(node.name())?, wanted)))
+        .collect();
     refuse_other_platforms(&targets, wanted)?;
     let mut sent = 0;
     for attempt in 1..=ATTEMPTS {
@@ -366,7 +375,7 @@ async fn prove<S: Store>(
         .keys()
         .map(|at| &wanted[*at])
         .filter(|wanted| held.differs(&wanted.name, &wanted.image.id).is_some())
-        .map(|wanted| (wanted.name.clone(), wanted.image.id.clone()))
+        .filter_map(|wanted| Some((wanted.name.clone(), held.source_of(&wanted.name, &wanted.image.id)?)))
         .collect();
     if unlabelled.is_empty() {
         return proof(Some(held), None);
@@ -376,7 +385,10 @@ async fn prove<S: Store>(
         node.held(&names(wanted)).await
     };
     match again.await {
-        Ok(held) => proof(Some(held), None),
+        Ok(held) => {
+            let wrong = wanted.iter().find_map(|wanted| held.differs(&wanted.name, &wanted.image.id));
+            proof(Some(held), wrong)
+        }
         Err(error) => proof(None, Some(format!("it does not remember what arrived: {}", message(&error)))),
     }
 }

@@ -1,6 +1,7 @@
 //! Old content of our images goes from the nodes: what nothing in the cluster names and nobody has just brought.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::{join_all, try_join_all};
@@ -17,6 +18,8 @@ use crate::exit::{Exit, ExitWith, message};
 use crate::images::LOCAL;
 use crate::text;
 
+/// How long it may take: nothing waits for it but the next step.
+const LIMIT: Duration = Duration::from_secs(30);
 /// The kinds whose objects name images: those that run them, and those that tell a program which ones to run.
 const NAMING: [(&str, &str, &str, &str); 8] = [
     ("", "v1", "Pod", "pods"),
@@ -29,8 +32,8 @@ const NAMING: [(&str, &str, &str, &str); 8] = [
     ("batch", "v1", "CronJob", "cronjobs"),
 ];
 
-/// Removes from `nodes` the images of ours with an old content: not in `keep`, older than an hour, so that no other run has
-/// just brought them, and named by no object of the cluster. Where that fails there is a warning: nothing depends on it.
+/// Removes from `nodes` the images of ours with an old content: not in `keep`, older than a day, so that hardly another run
+/// counts on them, and named by no object of the cluster. Where that fails there is a warning: nothing depends on it.
 pub async fn prune(
     nodes: &[Node],
     client: &Client,
@@ -38,7 +41,11 @@ pub async fn prune(
     keep: &BTreeSet<String>,
     events: &Events,
 ) {
-    match prune_all(nodes, client, held, keep).await {
+    let pruned = match tokio::time::timeout(LIMIT, prune_all(nodes, client, held, keep)).await {
+        Ok(pruned) => pruned,
+        Err(_) => Err(anyhow::anyhow!("the cluster did not answer within {}", text::seconds(LIMIT))),
+    };
+    match pruned {
         Ok(0) => {}
         Ok(count) => {
             events.note(format!("{} of old content removed from the nodes", text::count(count, "image")));
@@ -73,7 +80,7 @@ async fn prune_all(
     Ok(counts?.into_iter().sum())
 }
 
-/// Images of ours by content, older than an hour, that are not in `keep`.
+/// Images of ours by content, older than a day, that are not in `keep`.
 fn old(held: &Held, keep: &BTreeSet<String>) -> Vec<String> {
     let is_content = |name: &str| {
         let tag = name.strip_prefix(LOCAL).and_then(|name| name.rsplit_once(':')).map_or("", |(_, tag)| tag);
@@ -135,7 +142,7 @@ k8s-test.local/app:0123456789ab type sha256:aa 1 MiB linux/amd64 -
 sha256:c0 type sha256:aa 1 MiB linux/amd64 -
 k8s-test.local/app:0123456789ac type sha256:bb 1 MiB linux/amd64 -
 DIGEST\tSIZE\tAGE\tLABELS
-sha256:aa\t1B\t3 hours\tcontainerd.io/gc.ref.content.config=sha256:c0
+sha256:aa\t1B\t3 days\tcontainerd.io/gc.ref.content.config=sha256:c0
 sha256:bb\t1B\t3 minutes\tcontainerd.io/gc.ref.content.config=sha256:c1
 ";
 

@@ -7,13 +7,12 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use camino::Utf8PathBuf;
 use futures::future::try_join_all;
-use serde::Deserialize;
 
 use super::Wanted;
 use super::archive::Archived;
 use super::engine::Engine;
 use super::held::{Blob, Held};
-use super::layout::Document;
+use super::layout::{self, Document};
 use super::pushed::Pushed;
 use crate::docker::Image;
 use crate::images::endpoint::{Endpoint, Has, Limits, Manifest, Received};
@@ -80,8 +79,18 @@ pub(super) struct Brought {
     pub(super) images: Vec<Archived>,
     /// The blobs that came with them, by digest.
     pub(super) blobs: BTreeMap<String, Bytes>,
-    /// Names that the engine has to forget.
-    pub(super) names: Vec<String>,
+}
+
+/// The names under which images are pushed: they go with this, however a push ends.
+struct Names<'a, E: Engine> {
+    engine: &'a E,
+    names: Vec<String>,
+}
+
+impl<E: Engine> Drop for Names<'_, E> {
+    fn drop(&mut self) {
+        self.engine.forget(&self.names);
+    }
 }
 
 /// Has the engine push the images of these ids; what all of `held` have stays where it is.
@@ -105,7 +114,7 @@ pub(super) async fn push<E: Engine>(
     let endpoint =
         Endpoint::listen(None, repositories.keys().cloned().collect(), LIMITS, has(held, &pushed)).await?;
     let at = |repository: &String| format!("127.0.0.1:{}/{repository}:{TAG}", endpoint.port());
-    let names: Vec<String> = repositories.keys().map(at).collect();
+    let _names = Names { engine, names: repositories.keys().map(at).collect() };
     let mut dropped = endpoint.dropped();
     let pushes = repositories.iter().map(|(repository, id)| {
         let name = at(repository);
@@ -118,10 +127,7 @@ pub(super) async fn push<E: Engine>(
         }
     };
     let received = endpoint.finish().await;
-    if let Err(error) = ended {
-        forget(engine, &names).await;
-        return Err(error);
-    }
+    ended?;
     let mut images = Vec::new();
     for repository in repositories.keys() {
         let manifest = received.manifests.get(&format!("{repository}:{TAG}"));
@@ -132,7 +138,7 @@ pub(super) async fn push<E: Engine>(
         pushed.learn(plain, blob);
     }
     pushed.save()?;
-    Ok(Brought { images, blobs: received.blobs, names })
+    Ok(Brought { images, blobs: received.blobs })
 }
 
 /// Has the engine compress and remember the layers of these ids, so that a later change needs nothing but itself.
@@ -140,19 +146,11 @@ pub(super) async fn push<E: Engine>(
 /// # Errors
 /// The engine does not push.
 pub(super) async fn prepare<E: Engine>(engine: &E, ids: &[String], arch: &str, memory: &Push) -> Result<()> {
-    let brought = push(engine, ids, &[], arch, memory, Cost::Once).await?;
-    forget(engine, &brought.names).await;
-    Ok(())
-}
-
-/// Takes the names away under which images were pushed.
-pub(super) async fn forget<E: Engine>(engine: &E, names: &[String]) {
-    for name in names {
-        // One more name of an image that stays does no harm.
-        if let Err(error) = engine.forget(name).await {
-            tracing::debug!("{name} stays: {error:#}");
-        }
+    // One after the other, so that each is remembered though the next one may be given up.
+    for id in ids {
+        push(engine, std::slice::from_ref(id), &[], arch, memory, Cost::Once).await?;
     }
+    Ok(())
 }
 
 /// Answers for layers that every node holds, whatever their compression there.
@@ -169,22 +167,12 @@ fn has(held: &[&Held], pushed: &Pushed) -> Arc<Has> {
     })
 }
 
-#[derive(Deserialize)]
-struct Config {
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    diff_ids: Vec<String>,
-}
-
 /// The image that a pushed manifest describes; of an index the one for `arch`.
 fn image(received: &Received, repository: &str, manifest: &Manifest, arch: &str) -> Result<Archived> {
     let mut document: Document =
         serde_json::from_slice(&manifest.bytes).context("understand a pushed manifest")?;
     if !document.manifests.is_empty() {
-        let fits = |child: &&super::layout::Descriptor| {
+        let fits = |child: &&layout::Descriptor| {
             child
                 .platform
                 .as_ref()
@@ -200,8 +188,7 @@ fn image(received: &Received, repository: &str, manifest: &Manifest, arch: &str)
     let Some(config) = received.blobs.get(&config.digest).cloned() else {
         bail!("docker did not push the configuration {}", config.digest);
     };
-    let plain = serde_json::from_slice::<Config>(&config).context("understand an image's configuration")?;
-    let plain = plain.rootfs.diff_ids;
+    let plain = layout::plain_layers(&config)?;
     if plain.len() != document.layers.len() {
         bail!(
             "a pushed manifest has {} layers, and its configuration {}",

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::held::Blob;
 
-/// Layers that are remembered at most; what was used last stays.
+/// Layers that are remembered at most.
 const MOST: usize = 5000;
 
 /// The memory of pushed layers.

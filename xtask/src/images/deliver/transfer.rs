@@ -177,9 +177,7 @@ impl<E: Engine> Transfer<'_, E> {
             }
             self.complete(takers, &mut outlets, &brought.images, &tag).await
         };
-        // Docker forgets the names while the nodes import.
-        let (sent, ()) = tokio::join!(send, push::forget(self.engine, &brought.names));
-        sent
+        send.await
     }
 
     /// Streams the archive of all that any taker lacks; the outlets end with it.
@@ -199,8 +197,9 @@ impl<E: Engine> Transfer<'_, E> {
             (Ok(()), images) => images?,
             // Where nobody took its output, that it broke off says nothing.
             (Err(_), Ok(images)) if outlets.all_closed() => images,
-            // Of a cut archive docker knows the reason.
-            (Err(end), _) => return Err(end),
+            (Err(end), Ok(_)) => return Err(end),
+            // Of a cut archive docker knows the reason; where we broke off, its pipe broke, and we know.
+            (Err(end), Err(ours)) => bail!("{}; docker: {}", message(&ours), message(&end)),
         };
         self.complete(takers, &mut outlets, &images, &tag).await
     }
@@ -231,7 +230,7 @@ impl<E: Engine> Transfer<'_, E> {
                         wanted.name
                     );
                 };
-                let (layers, existed, lacked) = layers_for(taker.held, image, &mut counted);
+                let (layers, existed, lacked) = layers_for(taker.held, image, &mut counted)?;
                 let manifest = layout::manifest(&image.config, &layers);
                 let documents = (image.config.len() + manifest.len()) as u64;
                 outlets.file(&who, &format!("blobs/{tag}-{at}-config"), image.config.clone()).await?;
@@ -256,7 +255,10 @@ impl<E: Engine> Transfer<'_, E> {
 
 /// An image's layers as a node has them or was sent them, with the bytes of each kind; what was counted for another image
 /// is not counted again.
-fn layers_for(held: &Held, image: &Archived, counted: &mut Vec<String>) -> (Vec<Blob>, u64, u64) {
+///
+/// # Errors
+/// The node has not got what was passed over because it seemed to have it.
+fn layers_for(held: &Held, image: &Archived, counted: &mut Vec<String>) -> Result<(Vec<Blob>, u64, u64)> {
     let (mut existed, mut sent) = (0, 0);
     let mut layers = Vec::new();
     for (plain, blob) in &image.layers {
@@ -264,6 +266,9 @@ fn layers_for(held: &Held, image: &Archived, counted: &mut Vec<String>) -> (Vec<
             Some(held) => {
                 existed += held.bytes;
                 layers.push(held);
+            }
+            None if blob.digest.is_empty() => {
+                bail!("the layer {plain} was passed over, and the node lacks it")
             }
             None => {
                 if !counted.contains(&blob.digest) {
@@ -274,7 +279,7 @@ fn layers_for(held: &Held, image: &Archived, counted: &mut Vec<String>) -> (Vec<
             }
         }
     }
-    (layers, existed, sent)
+    Ok((layers, existed, sent))
 }
 
 /// The nodes' architecture, as images name it.
@@ -302,7 +307,7 @@ async fn import<S: Store>(node: &S, names: &[String], inlet: Inlet) -> Result<Op
             }
         }
         Ok(None) => {
-            // With its input open: what was cut must not look like an end.
+            // Whether it sees an end or a kill: without the documents, which come last, it is no archive of images.
             drop(import);
             Ok(None)
         }

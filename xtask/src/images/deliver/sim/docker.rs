@@ -252,9 +252,7 @@ impl Engine for FakeDocker {
         bail!("the simulation pushes nothing")
     }
 
-    async fn forget(&self, _: &str) -> Result<()> {
-        Ok(())
-    }
+    fn forget(&self, _: &[String]) {}
 }
 
 impl Save for FakeSave {
