@@ -37,18 +37,20 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
             let machine = session.machine(true).await?;
             let cluster = args.kind_cluster.clone().unwrap_or_else(|| DEFAULT_CLUSTER.to_owned());
             let kind = machine.kind_client();
-            let known = kind.clusters().await.or_exit(Exit::Environment)?;
-            if !known.contains(&cluster) {
+            let asked = if args.images.is_empty() { all(&session) } else { args.images.clone() };
+            let (names, given): (Vec<String>, Vec<String>) =
+                asked.into_iter().partition(|name| session.images.images.contains_key(name));
+            let (nodes, found) =
+                tokio::join!(crate::cluster::kind::image_nodes(&kind, &cluster), Docker.images(&given));
+            let (nodes, found) = (nodes?, found.or_exit(Exit::Environment)?);
+            if nodes.is_empty() {
+                let known = kind.clusters().await.or_exit(Exit::Environment)?;
                 let near = text::suggestion(&cluster, known.iter().map(String::as_str));
                 fail!(
                     Exit::Usage,
                     "there is no Kind cluster {cluster}{near}; `cargo xtask cluster up` makes one"
                 );
             }
-            let asked = if args.images.is_empty() { all(&session) } else { args.images.clone() };
-            let (names, given): (Vec<String>, Vec<String>) =
-                asked.into_iter().partition(|name| session.images.images.contains_key(name));
-            let found = Docker.images(&given).await.or_exit(Exit::Environment)?;
             let mut wanted = Vec::new();
             for (reference, image) in given.iter().zip(found) {
                 let Some(image) = image else {
@@ -66,7 +68,6 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
             for name in &names {
                 wanted.push(built[name].wanted()?);
             }
-            let nodes = crate::cluster::kind::image_nodes(&kind, &cluster).await?;
             let delivery =
                 deliver::deliver(&nodes, None, &wanted, &session.push(&machine, true), &session.events)
                     .await?;
