@@ -13,7 +13,7 @@ packages=(
     systemd usr-is-merged conntrack iptables nftables iproute2 ethtool util-linux mount kmod libseccomp2 runc e2fsprogs
     bash ca-certificates curl jq pigz procps busybox catatonit
 )
-# Each line is one call of go build; the calls link side by side. The provisioner has its own: its logrus differs from the others' in an upper-case letter
+# Each line is one call of go build. The provisioner has its own: its logrus differs from the others' in an upper-case letter
 # alone, and Go refuses to see both at once.
 kubernetes_programs=(
     .
@@ -171,34 +171,24 @@ compile() {
         echo "taken from the cache: $kept"
     else
         rm -rf "$RECIPE_CACHE/$module-"* # made from other sources, or only half
-        mkdir -p "$kept.partial"
-        local builds=() build
-        # The first call's packages once for all calls; what is left, mostly linking, keeps one processor busy each.
-        # shellcheck disable=SC2086 # the packages of one call are several words
-        go_with list "$module" -export -deps $1 >/dev/null
         for packages in "$@"; do
-            # shellcheck disable=SC2086
-            go_with build "$module" -buildvcs=false -ldflags "-s -w $settings" -o "$kept.partial/" $packages &
-            builds+=($!)
-        done
-        for build in "${builds[@]}"; do
-            wait "$build"
+            # shellcheck disable=SC2086 # the packages of one call are several words
+            go_build "$module" "$kept.partial/" "$settings" $packages
         done
         mv "$kept.partial" "$kept"
     fi
     cp -r "$kept" "$work/$module"
 }
 
-# go_with VERB MODULE ARGUMENTS...: go, spending as little as it can: no debug information (stripping it in the linker alone leaves
-# the work to the compiler), and no garbage collection in compilers that stay small.
-go_with() {
-    local verb=$1 module=$2
-    shift 2
-    (
-        cd "$recipe/src/$module"
-        export GOGC=off GOMEMLIMIT=2GiB GOOS=linux GOARCH=$RECIPE_ARCH CGO_ENABLED=0 GOWORK=off
-        go "$verb" -mod=readonly -trimpath -gcflags=all=-dwarf=false "$@"
-    )
+# go_build spends as little as it can: no debug information (stripping it in the linker alone leaves the work to the compiler),
+# and no garbage collection in compilers that stay small.
+go_build() {
+    local module=$1 out=$2 settings=$3
+    shift 3
+    cd "$recipe/src/$module"
+    mkdir -p "$out"
+    GOGC=off GOMEMLIMIT=2GiB GOOS=linux GOARCH=$RECIPE_ARCH CGO_ENABLED=0 GOWORK=off go build -mod=readonly -trimpath -buildvcs=false \
+        -gcflags=all=-dwarf=false -ldflags "-s -w $settings" -o "$out" "$@"
 }
 
 # fetch_kubernetes_modules downloads during containerd's compilation what would hold up the next one.
