@@ -31,6 +31,8 @@ pub use local::Local;
 ///
 /// It is no registry: a pod whose image was not brought fails at once instead of asking a stranger for it.
 pub const LOCAL: &str = "k8s-test.local";
+/// Digits of an image's id in the tag that it is deployed by.
+const CONTENT_TAG: usize = 12;
 
 /// An image in the local Docker.
 #[derive(Clone, Debug, Serialize)]
@@ -213,7 +215,13 @@ async fn make_one(
 #[must_use]
 pub fn content_reference(name: &str, id: &str) -> String {
     let digest = id.rsplit(':').next().unwrap_or(id);
-    format!("{LOCAL}/{name}:{}", &digest[..digest.len().min(12)])
+    format!("{LOCAL}/{name}:{}", &digest[..digest.len().min(CONTENT_TAG)])
+}
+
+/// Whether a full name is one that [`content_reference`] gives.
+fn is_content_reference(name: &str) -> bool {
+    let tag = name.strip_prefix(LOCAL).and_then(|name| name.rsplit_once(':')).map_or("", |(_, tag)| tag);
+    tag.len() == CONTENT_TAG && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

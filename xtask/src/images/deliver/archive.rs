@@ -276,8 +276,7 @@ impl Relay<'_> {
 
     /// The manifest of the nodes' platform that `digest` leads to.
     fn manifest(&self, contents: &Contents, digest: &str) -> Result<Document> {
-        let found: Document = serde_json::from_slice(&verified(contents, digest)?)
-            .with_context(|| format!("understand the archive's manifest {digest}"))?;
+        let found = manifest_of(contents, digest)?;
         if found.manifests.is_empty() {
             return Ok(found);
         }
@@ -289,12 +288,8 @@ impl Relay<'_> {
             .map(|platform| platform.architecture.clone())
             .collect();
         for child in &found.manifests {
-            let fits = child
-                .platform
-                .as_ref()
-                .is_some_and(|platform| platform.os == "linux" && platform.architecture == self.arch);
-            if fits && contents.documents.contains_key(&path_of(&child.digest)) {
-                return self.manifest_of(contents, &child.digest);
+            if child.is_for(self.arch) && contents.documents.contains_key(&path_of(&child.digest)) {
+                return manifest_of(contents, &child.digest);
             }
         }
         bail!(
@@ -303,11 +298,11 @@ impl Relay<'_> {
             self.arch
         )
     }
+}
 
-    fn manifest_of(&self, contents: &Contents, digest: &str) -> Result<Document> {
-        serde_json::from_slice(&verified(contents, digest)?)
-            .with_context(|| format!("understand the archive's manifest {digest}"))
-    }
+fn manifest_of(contents: &Contents, digest: &str) -> Result<Document> {
+    serde_json::from_slice(&verified(contents, digest)?)
+        .with_context(|| format!("understand the archive's manifest {digest}"))
 }
 
 /// An image: the index's digest of it, its configuration, its layers' paths.

@@ -41,6 +41,13 @@ pub(super) struct Platform {
     pub(super) os: String,
 }
 
+impl Descriptor {
+    /// Whether this is of an index's child for Linux on `arch`.
+    pub(super) fn is_for(&self, arch: &str) -> bool {
+        self.platform.as_ref().is_some_and(|platform| platform.os == "linux" && platform.architecture == arch)
+    }
+}
+
 /// A manifest or an index.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]

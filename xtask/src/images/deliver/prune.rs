@@ -15,7 +15,7 @@ use super::engine::Store;
 use super::held::Held;
 use crate::events::Events;
 use crate::exit::{Exit, ExitWith, message};
-use crate::images::LOCAL;
+use crate::images::{LOCAL, is_content_reference};
 use crate::text;
 
 /// How long it may take: nothing waits for it but the next step.
@@ -82,12 +82,9 @@ async fn prune_all(
 
 /// Images of ours by content, older than a day, that are not in `keep`.
 fn old(held: &Held, keep: &BTreeSet<String>) -> Vec<String> {
-    let is_content = |name: &str| {
-        let tag = name.strip_prefix(LOCAL).and_then(|name| name.rsplit_once(':')).map_or("", |(_, tag)| tag);
-        tag.len() == 12 && tag.bytes().all(|byte| byte.is_ascii_hexdigit())
-    };
-    let names =
-        held.all_names().filter(|name| is_content(name) && !keep.contains(*name) && held.is_old(name));
+    let names = held
+        .all_names()
+        .filter(|name| is_content_reference(name) && !keep.contains(*name) && held.is_old(name));
     names.map(str::to_owned).collect()
 }
 

@@ -172,13 +172,7 @@ fn image(received: &Received, repository: &str, manifest: &Manifest, arch: &str)
     let mut document: Document =
         serde_json::from_slice(&manifest.bytes).context("understand a pushed manifest")?;
     if !document.manifests.is_empty() {
-        let fits = |child: &&layout::Descriptor| {
-            child
-                .platform
-                .as_ref()
-                .is_some_and(|platform| platform.os == "linux" && platform.architecture == arch)
-        };
-        let child = document.manifests.iter().find(fits);
+        let child = document.manifests.iter().find(|child| child.is_for(arch));
         let child = child.with_context(|| format!("docker pushed no manifest for linux/{arch}"))?;
         let found = received.manifests.get(&format!("{repository}@{}", child.digest));
         let found = found.context("docker pushed an index without its manifest")?;
