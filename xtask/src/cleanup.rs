@@ -292,6 +292,7 @@ mod tests {
             jobs: 1,
             existing_namespace: None,
             keep,
+            bundle: false,
             setup: true,
         }
     }

@@ -36,6 +36,9 @@ pub enum Command {
     Doctor(Doctor),
     /// Prints the stages' times of past runs as a table
     Times(Times),
+    /// Measures the verdict on recorded failures, and records more of them
+    #[command(subcommand)]
+    Corpus(Corpus),
     /// Measures what we do beside what peers do
     #[command(subcommand)]
     Bench(Bench),
@@ -70,6 +73,9 @@ pub struct K8sTest {
     /// When to leave the deployment in place at the end
     #[arg(long, value_enum)]
     pub keep: Option<Keep>,
+    /// Keep logs, objects and events of the deployment in a bundle also when all tests pass
+    #[arg(long)]
+    pub bundle: bool,
     /// Folder for the report and the logs; default: target/k8s-test/<run id>
     #[arg(long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
@@ -337,4 +343,27 @@ mod tests {
         let Command::K8sTest(args) = cli.command else { panic!("not k8s-test") };
         assert_eq!((args.suites.len(), args.filters), (2, vec!["terminate".to_owned()]));
     }
+}
+
+/// `corpus`.
+#[derive(Debug, Subcommand)]
+pub enum Corpus {
+    /// Replays all recordings: how many causes are found, how many start-ups are given up though they heal
+    Score,
+    /// Applies cases to a Kind cluster and records what its API server tells
+    Record(CorpusRecord),
+}
+
+/// `corpus record`.
+#[derive(Args, Debug)]
+pub struct CorpusRecord {
+    /// Names of cases in xtask/corpus; none means all that have no recording
+    #[arg(value_name = "CASE")]
+    pub cases: Vec<String>,
+    /// The Kind cluster, which exists
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
+    /// Cases that are recorded at the same time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub jobs: u16,
 }

@@ -20,6 +20,8 @@ pub const HOME: &str = "HOME";
 pub const CARGO: &str = "CARGO";
 /// Where programs are looked for.
 pub const PATH: &str = "PATH";
+/// `true` in a job of GitHub Actions, which shows errors beside the run.
+pub const GITHUB_ACTIONS: &str = "GITHUB_ACTIONS";
 /// Switches off colours (no-color.org).
 pub const NO_COLOR: &str = "NO_COLOR";
 
@@ -66,6 +68,8 @@ pub struct Env {
     pub cargo: String,
     /// Whether output may have colours.
     pub color: bool,
+    /// Whether this is a job of GitHub Actions.
+    pub github: bool,
 }
 
 impl Env {
@@ -103,6 +107,7 @@ impl Env {
             log: get(LOG),
             cargo: get(CARGO).unwrap_or_else(|| "cargo".to_owned()),
             color: get(NO_COLOR).is_none(),
+            github: get(GITHUB_ACTIONS).as_deref() == Some("true"),
         }
     }
 }

@@ -116,7 +116,14 @@ macro_rules! fail {
 pub fn message(error: &anyhow::Error) -> String {
     let mut lines: Vec<String> = Vec::new();
     for cause in error.chain() {
-        let text = cause.to_string();
+        // The library's own text shows the whole answer twice, as a person and as a debugger would read it.
+        let text = match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => {
+                lines.push(status.message.clone());
+                break;
+            }
+            _ => cause.to_string(),
+        };
         // Libraries often repeat their source in their own text.
         if lines.last().is_none_or(|last| !last.contains(&text)) {
             lines.push(text);
@@ -140,6 +147,13 @@ mod tests {
             .unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
         assert_eq!(message(&error), "install release dagster\n  caused by: no such chart");
+    }
+
+    #[test]
+    fn the_api_servers_own_words_are_shown() {
+        let status = kube::core::Status::failure("namespaces \"x\" not found", "NotFound").with_code(404);
+        let error = anyhow::Error::new(kube::Error::Api(status.boxed())).context("delete the namespace x");
+        assert_eq!(message(&error), "delete the namespace x\n  caused by: namespaces \"x\" not found");
     }
 
     #[test]

@@ -83,6 +83,34 @@ pub async fn apply(
     Ok(count)
 }
 
+/// Applies the objects of a rendered manifest to `namespace`, as one manager and with these labels.
+///
+/// # Errors
+/// The manifest cannot be read (exit 2), or the API refuses an object (exit 3).
+pub(crate) async fn apply_text(
+    client: &Client,
+    origin: &Utf8Path,
+    text: &str,
+    namespace: &str,
+    manager: &str,
+) -> Result<()> {
+    let mut kinds = Kinds { client, known: HashMap::new() };
+    for mut object in parse(origin, text)? {
+        let (resource, capabilities) = kinds.of(&object).await?;
+        let api: Api<DynamicObject> = if capabilities.scope == Scope::Namespaced {
+            let namespace = object.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+            Api::namespaced_with(client.clone(), namespace, &resource)
+        } else {
+            Api::all_with(client.clone(), &resource)
+        };
+        api.patch(&object.name_any(), &PatchParams::apply(manager).force(), &Patch::Apply(&object))
+            .await
+            .with_context(|| format!("{origin}: apply {} {}", resource.kind, object.name_any()))
+            .or_exit(Exit::Environment)?;
+    }
+    Ok(())
+}
+
 /// The objects of a manifest, rendered.
 fn read(path: &Utf8Path, facts: &Facts) -> Result<Vec<DynamicObject>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {path}")).or_exit(Exit::Usage)?;

@@ -140,6 +140,17 @@ impl Helm {
         Ok(output.stdout.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }
 
+    /// What helm remembers of a release: `manifest`, `values` or `notes`.
+    ///
+    /// # Errors
+    /// There is no such release, or the cluster cannot be asked.
+    pub async fn get(&self, what: &str, name: &str, namespace: &str) -> Result<String> {
+        let sh = Shell::new()?;
+        let program = &self.program;
+        let output = self.run(cmd!(sh, "{program} get {what} {name} --namespace {namespace}"), QUICK);
+        Ok(output.success().await?.stdout)
+    }
+
     /// Removes a release; one that does not exist is removed already.
     ///
     /// # Errors

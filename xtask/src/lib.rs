@@ -28,6 +28,7 @@ pub mod suites;
 
 pub mod report;
 
+pub mod bundle;
 pub mod cleanup;
 
 pub mod deploy;

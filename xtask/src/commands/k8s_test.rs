@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::Signals;
+use super::{Signals, evidence};
 use crate::cleanup::{self, Decision, Remover};
 use crate::cli::K8sTest;
 use crate::config::Workspace;
@@ -60,7 +60,7 @@ async fn execute(
     start: Timestamp,
 ) -> Result<(Exit, Verdict)> {
     let mut signals = Signals::listen()?;
-    let end = tokio::select! {
+    let mut end = tokio::select! {
         end = pipeline::run(session, plan) => match end {
             Ok(_) => End::Tested,
             Err(error) => End::Failed(error),
@@ -74,6 +74,13 @@ async fn execute(
     let failed = tests_failed || !matches!(end, End::Tested);
     if let End::Interrupted(_) = end {
         session.events.note("interrupted: cleaning up; once more leaves at once");
+    }
+    if plan.bundle || (failed && !matches!(end, End::Interrupted(_))) {
+        // A signal ends this too; the cleanup comes all the same.
+        tokio::select! {
+            () = evidence::keep(session, plan) => {}
+            signal = signals.next() => end = End::Interrupted(signal),
+        }
     }
     let decision = cleanup::decide(plan, &session.ledger.made(), failed);
     let cleaned = tokio::select! {
@@ -149,6 +156,9 @@ fn finish(
     }
     if let Some(error) = &verdict.error {
         eprintln!("\nerror: {error}");
+        if session.env.github {
+            println!("{}", evidence::annotation(error));
+        }
     }
     let mut end = String::new();
     if let Some(times) = &times {

@@ -17,9 +17,11 @@ mod bench;
 mod ci;
 mod clean;
 mod cluster;
+mod corpus;
 mod dev;
 mod doctor;
 mod down;
+mod evidence;
 mod images;
 mod k8s_test;
 mod times;
@@ -40,6 +42,7 @@ pub async fn run(command: Command, env: Env) -> Result<Exit> {
         Command::Clean(args) => interruptible(clean::run(&args, &env)).await,
         Command::Doctor(args) => interruptible(doctor::run(&args, &env)).await,
         Command::Times(args) => times::run(&args),
+        Command::Corpus(args) => interruptible(corpus::run(&args, &env)).await,
         Command::Bench(args) => bench::run(&args, &env).await,
         Command::Ci(args) => ci::run(&args, &env).await,
     }

@@ -12,6 +12,7 @@ pub mod suite;
 pub mod tools;
 
 pub use images::{ImageSpec, ImagesFile};
+pub(crate) use suite::some_duration;
 pub use suite::{Forward, Probe, Release, Run, Suite, SuiteFile};
 pub use tools::{Tool, Tools};
 

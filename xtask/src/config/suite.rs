@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::exit::Exit;
+use crate::ready::patience::Patience;
 use crate::{fail, text};
 
 /// The file's name in a suite's folder.
@@ -101,6 +102,9 @@ pub struct Release {
     /// How long it may take until everything is ready.
     #[serde(default = "release_timeout", deserialize_with = "some_duration")]
     pub timeout: Duration,
+    /// How long a cause that keeps it from being ready may take to heal.
+    #[serde(default)]
+    pub patience: Patience,
 }
 
 /// A port of a pod, brought to this machine.
@@ -166,7 +170,8 @@ fn probe_timeout() -> Duration {
     Duration::from_secs(90)
 }
 
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+/// Reads a duration of more than nothing, such as `90s`.
+pub(crate) fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let wrong =
         || serde::de::Error::custom(format!("`{text}` is no duration; write it like 90s, 5m or 1h30m"));

@@ -216,7 +216,11 @@ impl Standing {
             stage.done(names.join(", "));
         }
         if todo.has(Stage::Ready) {
-            let count = installed.iter().map(|release| release.workloads.len()).sum();
+            let count = installed
+                .iter()
+                .flat_map(|release| &release.asked.items)
+                .filter(|item| item.kind.is_workload())
+                .count();
             let stage = session.events.stage(Phase::Ready, text::count(count, "workload"));
             ready::wait(&ground.cluster.client, installed, &session.events).await?;
             todo.done(Stage::Ready);

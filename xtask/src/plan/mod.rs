@@ -46,6 +46,8 @@ pub struct Plan {
     pub existing_namespace: Option<String>,
     /// When the deployment stays at the end.
     pub keep: Keep,
+    /// Whether a bundle is written also when all tests pass.
+    pub bundle: bool,
     /// Whether to install, start and download what is missing.
     pub setup: bool,
 }
@@ -112,6 +114,7 @@ impl Plan {
             jobs: args.jobs.map_or(cpus, usize::from),
             existing_namespace: args.existing_helm_namespace.clone(),
             keep,
+            bundle: args.bundle,
             setup: !args.no_setup,
         })
     }

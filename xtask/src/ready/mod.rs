@@ -1,154 +1,169 @@
-//! Waits until what was installed is ready: watches on the release's workloads, each with a deadline.
+//! Waits until what was installed is ready, or until it is known that it will not be.
+//!
+//! `observe` watches, `world` remembers, `verdict` judges, `message` tells; only this file does anything.
 
-use std::fmt::Debug;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
-use kube::core::Selector;
-use kube::runtime::watcher;
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+use tokio::time::Instant;
 
-use crate::events::{Events, Phase};
+use crate::events::{Events, Phase, Step};
 use crate::exit::{Exit, coded};
-use crate::release::manifest::Kind;
-use crate::release::{Installed, Workload};
-use crate::{text, watch};
+use crate::release::Installed;
 
-mod diagnosis;
+pub mod asked;
+pub mod cause;
+pub mod corpus;
+mod message;
+mod object;
+mod observe;
+pub mod patience;
+mod record;
 mod state;
+pub mod tape;
+pub mod verdict;
+mod world;
 
-use state::{HasState, State};
+use asked::{Asked, Item};
+use observe::Watching;
+use verdict::Verdict;
+use world::World;
 
-/// How long others may take to fail as well.
-const AFTER_FAILURE: Duration = Duration::from_secs(2);
+/// How long others may take to be doomed as well: one cause often shows in several workloads.
+const AFTER_DOOM: Duration = Duration::from_millis(800);
+/// How long the first lists may take before what is known is judged without them.
+const SYNC: Duration = Duration::from_secs(10);
 
-/// Waits for the workloads of all releases.
+/// Waits for all that the releases ask for.
 ///
 /// # Errors
-/// One fails or is not ready in its release's time: each such workload with its pods' states, events and last
-/// log lines; exit 4.
+/// Something is doomed or not ready in its release's time: each such thing with its cause and evidence; exit 4.
 pub async fn wait(client: &Client, releases: &[Installed], events: &Events) -> Result<()> {
-    let waits = releases.iter().flat_map(|release| {
-        release.workloads.iter().map(move |workload| async move {
-            let step = events.step(Phase::Ready, workload.to_string());
-            let mut end = wait_for(client, workload, release.timeout, |why| step.progress(why)).await;
-            if end.is_ok() {
-                end = replaced(client, workload, release.timeout).await;
-            }
-            if end.is_ok() {
-                step.done("");
-            }
-            end.map_err(|why| (workload, why))
-        })
-    });
-    let mut waits: FuturesUnordered<_> = waits.collect();
-    let mut failures: Vec<(&Workload, String)> = Vec::new();
+    let mut asked = Asked::default();
+    for release in releases {
+        asked.extend(&release.asked);
+    }
+    let mut watching = Watching::new(client, &asked);
+    let mut world = World::default();
+    let mut shown = Shown::new(&asked, events);
+    let begun = Instant::now();
+    let mut doomed_since: Option<Instant> = None;
     loop {
-        let next = if failures.is_empty() {
-            waits.next().await
-        } else {
-            // One cause often shows in several workloads, but nobody should wait for the slowest of them.
-            tokio::time::timeout(AFTER_FAILURE, waits.next()).await.ok().flatten()
-        };
-        match next {
-            Some(end) => failures.extend(end.err()),
-            None => break,
+        let mut wake = begun + SYNC;
+        if watching.is_synced() || begun.elapsed() >= SYNC {
+            let now = Timestamp::now();
+            let verdicts = judge(&world, &asked, releases, now);
+            shown.update(&verdicts);
+            if verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Ready) {
+                return Ok(());
+            }
+            let late = releases.iter().find(|release| {
+                begun.elapsed() >= release.timeout
+                    && verdicts.iter().any(|(item, verdict)| {
+                        *verdict != Verdict::Ready && release.asked.items.contains(item)
+                    })
+            });
+            if verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Doomed(_))) {
+                doomed_since.get_or_insert_with(Instant::now);
+            } else {
+                doomed_since = None;
+            }
+            let doomed = doomed_since.is_some_and(|since| since.elapsed() >= AFTER_DOOM);
+            if doomed || late.is_some() {
+                let late = late.filter(|_| !doomed).map(|release| release.timeout);
+                let mut text = message::compose(&world, &verdicts, late);
+                if let Some(error) = &watching.error {
+                    text.push_str(&format!("\nWhat is known may be old: {error}"));
+                }
+                return Err(coded(Exit::NotReady, anyhow!(text)));
+            }
+            wake = next_look(&verdicts, releases, begun, doomed_since, now);
+        }
+        tokio::select! {
+            change = watching.next() => {
+                // Without a change it was the end of the first lists.
+                if let Some(change) = change {
+                    let logs = world.apply(Timestamp::now(), change);
+                    watching.want(logs);
+                }
+            }
+            () = tokio::time::sleep_until(wake) => {}
         }
     }
-    drop(waits);
-    if failures.is_empty() {
-        return Ok(());
-    }
-    let mut lines = Vec::new();
-    for (workload, why) in &failures {
-        lines.push(format!("{workload} in {}: {why}", workload.namespace));
-        lines.push(text::indent(&diagnosis::of(client, workload).await, "    "));
-    }
-    Err(coded(
-        Exit::NotReady,
-        anyhow!(
-            "{} did not become ready:\n{}",
-            text::count(failures.len(), "workload"),
-            text::indent(&lines.join("\n"), "  ")
-        ),
-    ))
 }
 
-async fn wait_for(
-    client: &Client,
-    workload: &Workload,
-    deadline: Duration,
-    waiting: impl Fn(&str),
-) -> Result<(), String> {
-    match workload.kind {
-        Kind::Deployment => watched::<Deployment>(client, workload, deadline, waiting).await,
-        Kind::StatefulSet => watched::<StatefulSet>(client, workload, deadline, waiting).await,
-        Kind::DaemonSet => watched::<DaemonSet>(client, workload, deadline, waiting).await,
-        Kind::Job => watched::<Job>(client, workload, deadline, waiting).await,
+/// Judges all releases' items, each with its release's patience; what one depends on may be another's.
+fn judge(world: &World, asked: &Asked, releases: &[Installed], now: Timestamp) -> Vec<(Item, Verdict)> {
+    let judged = releases
+        .iter()
+        .flat_map(|release| verdict::judge(world, asked, &release.asked.items, &release.patience, now));
+    judged.collect()
+}
+
+/// When to judge again if nothing changes.
+fn next_look(
+    verdicts: &[(Item, Verdict)],
+    releases: &[Installed],
+    begun: Instant,
+    doomed_since: Option<Instant>,
+    now: Timestamp,
+) -> Instant {
+    let chances = verdicts.iter().filter_map(|(_, verdict)| match verdict {
+        Verdict::Wait { until: Some(until), .. } => {
+            let left: SignedDuration = until.duration_since(now);
+            Some(Instant::now() + Duration::try_from(left).unwrap_or_default() + Duration::from_millis(1))
+        }
+        _ => None,
+    });
+    let deadlines = releases.iter().map(|release| begun + release.timeout).filter(|at| *at > Instant::now());
+    let doom = doomed_since.map(|since| since + AFTER_DOOM);
+    chances.chain(deadlines).chain(doom).min().unwrap_or_else(|| Instant::now() + SYNC)
+}
+
+/// What the console has been told.
+struct Shown<'a> {
+    steps: BTreeMap<Item, (Option<Step>, String)>,
+    events: &'a Events,
+}
+
+impl<'a> Shown<'a> {
+    /// Claims and Services are shown only when they keep something from being ready.
+    fn new(asked: &Asked, events: &'a Events) -> Shown<'a> {
+        let shown = asked.items.iter().filter(|item| item.kind.is_workload());
+        let steps = shown
+            .map(|item| (item.clone(), (Some(events.step(Phase::Ready, item.to_string())), String::new())));
+        Shown { steps: steps.collect(), events }
     }
-}
 
-/// Waits for the pods that it has replaced: while they go they still serve, and whoever talks to them is cut off.
-async fn replaced(client: &Client, workload: &Workload, deadline: Duration) -> Result<(), String> {
-    let selector = diagnosis::selector(client, workload).await;
-    let Some(selector) = selector.map_err(|error| format!("its pods cannot be looked at: {error}"))? else {
-        return Ok(());
-    };
-    let selector = Selector::try_from(selector).map_err(|error| error.to_string())?;
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &workload.namespace);
-    let config = watcher::Config::default().labels_from(&selector);
-    let going = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
-    let all_gone = |pods: &watch::Objects<Pod>| (!pods.values().any(going)).then_some(());
-    watch::until(pods, config, deadline, all_gone).await.map_err(|late| {
-        let names: Vec<String> =
-            late.objects.values().filter(|pod| going(pod)).map(ResourceExt::name_any).collect();
-        format!(
-            "after {}, pods that it has replaced are still there: {}",
-            text::seconds(deadline),
-            names.join(", ")
-        )
-    })
-}
-
-async fn watched<K>(
-    client: &Client,
-    workload: &Workload,
-    deadline: Duration,
-    waiting: impl Fn(&str),
-) -> Result<(), String>
-where
-    K: HasState + Clone + DeserializeOwned + Debug + Send + 'static,
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-{
-    let api: Api<K> = Api::namespaced(client.clone(), &workload.namespace);
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", workload.name));
-    let mut last = "it does not exist".to_owned();
-    let decided =
-        watch::until(api, config, deadline, |objects| match objects.values().next().map(HasState::state) {
-            Some(State::Ready) => Some(Ok(())),
-            Some(State::Failed(why)) => Some(Err(why)),
-            Some(State::Waiting(why)) => {
-                if last != why {
-                    waiting(&why);
-                    last = why;
+    fn update(&mut self, verdicts: &[(Item, Verdict)]) {
+        for (item, verdict) in verdicts {
+            match verdict {
+                Verdict::Ready => {
+                    if let Some((step, _)) = self.steps.get_mut(item)
+                        && let Some(step) = step.take()
+                    {
+                        step.done("");
+                    }
                 }
-                None
+                Verdict::Wait { cause, .. } | Verdict::Doomed(cause) => {
+                    let waits = item.kind.is_workload() || cause.kind != cause::Kind::Unfinished;
+                    if !waits {
+                        continue;
+                    }
+                    let (step, text) = self.steps.entry(item.clone()).or_insert_with(|| {
+                        (Some(self.events.step(Phase::Ready, item.to_string())), String::new())
+                    });
+                    if *text != cause.text
+                        && let Some(step) = step
+                    {
+                        step.progress(cause.text.clone());
+                        *text = cause.text.clone();
+                    }
+                }
             }
-            None => None,
-        })
-        .await;
-    match decided {
-        Ok(end) => end,
-        Err(late) => {
-            let watch = late.error.map_or(String::new(), |error| format!(" (the watch failed too: {error})"));
-            Err(format!("after {}, {last}{watch}", text::seconds(deadline)))
         }
     }
 }

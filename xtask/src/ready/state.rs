@@ -114,6 +114,32 @@ impl HasState for Job {
     }
 }
 
+/// A custom resource is judged by the conditions that most controllers set; one without any is ready as it is.
+/// See <https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md>.
+pub(super) fn custom(data: &serde_json::Value) -> State {
+    let Some(conditions) = data.pointer("/status/conditions").and_then(serde_json::Value::as_array) else {
+        return State::Ready;
+    };
+    let text = |condition: &serde_json::Value, key: &str| {
+        condition.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    };
+    let find = |names: &[&str], status: &str| {
+        conditions
+            .iter()
+            .find(|one| names.contains(&text(one, "type").as_str()) && text(one, "status") == status)
+    };
+    if let Some(failed) = find(&["Stalled", "Failed"], "True") {
+        return State::Failed(format!("{}: {}", text(failed, "reason"), text(failed, "message")));
+    }
+    let ready = ["Ready", "Available", "Established", "Synced", "Reconciled"];
+    match find(&ready, "False").or_else(|| find(&ready, "Unknown")) {
+        Some(missing) => {
+            State::Waiting(format!("it is not {} yet: {}", text(missing, "type"), text(missing, "message")))
+        }
+        None => State::Ready,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde::de::DeserializeOwned;

@@ -1,43 +1,12 @@
-//! What a rendered manifest asks for: workloads to wait for, images to have.
+//! What a rendered manifest names.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_yaml::Value;
 
 use crate::exit::{Exit, ExitWith};
-
-/// Something that runs pods.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Workload {
-    /// Its kind.
-    pub kind: Kind,
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-/// Kinds of workloads whose readiness is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// apps/v1.
-    Deployment,
-    /// apps/v1.
-    StatefulSet,
-    /// apps/v1.
-    DaemonSet,
-    /// batch/v1.
-    Job,
-}
-
-impl fmt::Display for Workload {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}", self.kind, self.name)
-    }
-}
 
 /// An image that a manifest names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,31 +31,6 @@ impl Named {
             }
         }
     }
-}
-
-/// The workloads of a manifest; hooks are helm's own to wait for.
-///
-/// # Errors
-/// The manifest is no YAML.
-pub fn workloads(manifest: &str, namespace: &str) -> Result<Vec<Workload>> {
-    let mut found = Vec::new();
-    for object in objects(manifest)? {
-        let kind = match (text(&object, &["apiVersion"]), text(&object, &["kind"])) {
-            (Some("apps/v1"), Some("Deployment")) => Kind::Deployment,
-            (Some("apps/v1"), Some("StatefulSet")) => Kind::StatefulSet,
-            (Some("apps/v1"), Some("DaemonSet")) => Kind::DaemonSet,
-            (Some("batch/v1"), Some("Job")) => Kind::Job,
-            _ => continue,
-        };
-        if text(&object, &["metadata", "annotations", "helm.sh/hook"]).is_some() {
-            continue;
-        }
-        let name = text(&object, &["metadata", "name"]).unwrap_or_default().to_owned();
-        let namespace = text(&object, &["metadata", "namespace"]).unwrap_or(namespace).to_owned();
-        found.push(Workload { kind, namespace, name });
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// The images that a manifest names, each with who names it first; `helm test` pods are left out.
@@ -114,14 +58,16 @@ pub fn images(manifest: &str) -> Result<Vec<Named>> {
     Ok(found.into_values().collect())
 }
 
-fn objects(manifest: &str) -> Result<Vec<Value>> {
+/// The documents of a manifest.
+pub(crate) fn objects(manifest: &str) -> Result<Vec<Value>> {
     let documents = serde_yaml::Deserializer::from_str(manifest).map(|document| {
         Value::deserialize(document).context("read the rendered manifest").or_exit(Exit::Usage)
     });
     documents.filter(|value| !matches!(value, Ok(Value::Null))).collect()
 }
 
-fn text<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
+/// The text at a path of keys.
+pub(crate) fn text<'a>(value: &'a Value, path: &[&str]) -> Option<&'a str> {
     path.iter().try_fold(value, |value, key| value.get(*key))?.as_str()
 }
 
@@ -173,13 +119,6 @@ metadata: {name: before, annotations: {helm.sh/hook: pre-install}}
 spec: {template: {spec: {containers: [{image: hooked}]}}}
 ---
 "#;
-
-    #[test]
-    fn finds_what_to_wait_for() {
-        let names: Vec<String> =
-            workloads(MANIFEST, "ns").unwrap().iter().map(|w| format!("{w} in {}", w.namespace)).collect();
-        assert_eq!(names, ["Deployment web in ns", "Job migrate in other"]);
-    }
 
     #[test]
     fn finds_images_of_hooks_but_not_of_tests() {

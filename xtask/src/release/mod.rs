@@ -13,21 +13,23 @@ use crate::helm::{Helm, Install};
 use crate::images::deliver::Push;
 use crate::ledger::{Ledger, ReleaseName};
 use crate::namespaces::Namespaces;
+use crate::ready::asked::Asked;
+use crate::ready::patience::Patience;
 use crate::template::{self, Facts};
 
 pub mod images;
 mod lock;
 pub mod manifest;
 
-pub use manifest::Workload;
-
 /// A release that was installed.
 #[derive(Clone, Debug)]
 pub struct Installed {
     /// Its name.
     pub name: String,
-    /// What it asks the cluster to run.
-    pub workloads: Vec<Workload>,
+    /// What it asks the cluster for.
+    pub asked: Asked,
+    /// How long its causes of failure may take to heal.
+    pub patience: Patience,
     /// How long it may take until all of that is ready.
     pub timeout: Duration,
 }
@@ -134,9 +136,14 @@ async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Ins
     let manifest = installed
         .with_context(|| format!("install the release {} into {namespace}", release.name))
         .or_exit(Exit::NotReady)?;
-    let workloads = manifest::workloads(&manifest, namespace)?;
+    let asked = Asked::read(&manifest, namespace)?;
     step.done(format!("into {namespace}"));
-    Ok(Installed { name: release.name.clone(), workloads, timeout: release.timeout })
+    Ok(Installed {
+        name: release.name.clone(),
+        asked,
+        patience: release.patience.clone(),
+        timeout: release.timeout,
+    })
 }
 
 /// Fills in the values files' templates; the files helm reads stay in `folder` for whoever wants to look.

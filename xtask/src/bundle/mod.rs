@@ -1,0 +1,208 @@
+//! What is kept of a run that failed: logs, objects, events and releases of its namespaces, without their secrets.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use kube::Client;
+use kube::discovery::Discovery;
+use serde_json::Value;
+
+use crate::helm::Helm;
+use crate::ledger::ReleaseName;
+use crate::text;
+
+mod collect;
+mod redact;
+
+use redact::Redactor;
+
+/// How long asking the cluster may take; what has come by then is written.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How much a bundle may hold, in bytes, before logs lose their beginnings.
+pub const SIZE: usize = 32 << 20;
+/// What stays of a log in any case, in bytes.
+const LEAST: usize = 64 << 10;
+
+/// What a bundle is made from.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The cluster.
+    pub client: &'a Client,
+    /// helm, for this cluster.
+    pub helm: &'a Helm,
+    /// The run's namespaces.
+    pub namespaces: &'a [String],
+    /// The run's releases.
+    pub releases: &'a [ReleaseName],
+}
+
+/// What was written.
+#[derive(Debug)]
+pub struct Written {
+    /// Files.
+    pub files: usize,
+    /// Bytes.
+    pub bytes: usize,
+    /// What could not be had in time or at all.
+    pub missing: Vec<String>,
+}
+
+/// Files to write: path in the bundle to text.
+type Files = BTreeMap<Utf8PathBuf, String>;
+
+/// Writes a bundle into `folder`.
+///
+/// # Errors
+/// A file cannot be written; what the cluster does not give is named in [`Written::missing`].
+pub async fn write(source: Source<'_>, folder: &Utf8Path) -> Result<Written> {
+    let mut redactor = Redactor::default();
+    let mut files = Files::new();
+    let mut missing = Vec::new();
+    let discovery = tokio::time::timeout(LIMIT, Discovery::new(source.client.clone()).run()).await;
+    let discovery = match discovery {
+        Ok(Ok(discovery)) => Some(discovery),
+        Ok(Err(error)) => {
+            missing.push(format!("the objects: {error}"));
+            None
+        }
+        Err(_) => {
+            missing
+                .push(format!("the objects: the API server gave no answer within {}", text::seconds(LIMIT)));
+            None
+        }
+    };
+    let discovery = discovery.as_ref();
+    let namespaces = source.namespaces.iter().map(|namespace| async move {
+        let objects = async {
+            match discovery {
+                Some(discovery) => collect::objects(source.client, discovery, namespace).await,
+                None => Vec::new(),
+            }
+        };
+        let (objects, events, logs) = tokio::join!(
+            tokio::time::timeout(LIMIT, objects),
+            tokio::time::timeout(LIMIT, collect::events(source.client, namespace)),
+            tokio::time::timeout(LIMIT, collect::logs(source.client, namespace)),
+        );
+        (namespace, objects, events, logs)
+    });
+    let releases = source.releases.iter().map(|release| async move {
+        let get =
+            |what| tokio::time::timeout(LIMIT, source.helm.get(what, &release.name, &release.namespace));
+        let (manifest, values) = tokio::join!(get("manifest"), get("values"));
+        (release, manifest, values)
+    });
+    let (namespaces, releases) =
+        tokio::join!(futures::future::join_all(namespaces), futures::future::join_all(releases));
+
+    for (namespace, objects, events, logs) in namespaces {
+        let at = Utf8PathBuf::from("namespaces").join(namespace);
+        match objects {
+            Ok(objects) => {
+                for object in &objects {
+                    redactor.learn_object(object);
+                }
+                for object in objects {
+                    put_object(&mut files, &at, redactor.object(object))?;
+                }
+            }
+            Err(_) => missing.push(format!("the objects of {namespace}: no answer in time")),
+        }
+        match events {
+            Ok(Ok(text)) => drop(files.insert(at.join("events.txt"), text)),
+            Ok(Err(error)) => missing.push(format!("the events of {namespace}: {error}")),
+            Err(_) => missing.push(format!("the events of {namespace}: no answer in time")),
+        }
+        match logs {
+            Ok(logs) => {
+                for log in logs {
+                    let end = if log.previous { "previous.log" } else { "log" };
+                    let path = at.join("logs").join(&log.pod).join(format!("{}.{end}", log.container));
+                    files.insert(path, log.text);
+                }
+            }
+            Err(_) => missing.push(format!("the logs of {namespace}: no answer in time")),
+        }
+    }
+    for (release, manifest, values) in releases {
+        let at = Utf8PathBuf::from("releases").join(&release.name);
+        for (what, got) in [("manifest", manifest), ("values", values)] {
+            match got {
+                Ok(Ok(text)) => drop(files.insert(at.join(format!("{what}.yaml")), text)),
+                _ => missing.push(format!("the {what} of the release {}", release.name)),
+            }
+        }
+    }
+    for text in files.values_mut() {
+        *text = redactor.text(text);
+    }
+    shorten(&mut files, SIZE);
+    if !missing.is_empty() {
+        files.insert("missing.txt".into(), missing.join("\n") + "\n");
+    }
+    let bytes = files.values().map(String::len).sum();
+    for (path, text) in &files {
+        let path = folder.join(path);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).with_context(|| format!("make the folder {parent}"))?;
+        }
+        std::fs::write(&path, text).with_context(|| format!("write {path}"))?;
+    }
+    Ok(Written { files: files.len(), bytes, missing })
+}
+
+fn put_object(files: &mut Files, at: &Utf8Path, object: Value) -> Result<()> {
+    let text =
+        |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or("unnamed").to_owned();
+    // Names of RBAC objects may hold a colon, which some archives and file systems do not take.
+    let name = text("/metadata/name").replace([':', '/'], "-");
+    let path = at.join("objects").join(text("/kind").to_lowercase()).join(format!("{name}.yaml"));
+    files.insert(path, serde_yaml::to_string(&object)?);
+    Ok(())
+}
+
+/// Takes the beginnings of the longest texts away until all together have at most `size` bytes.
+fn shorten(files: &mut Files, size: usize) {
+    let mut total: usize = files.values().map(String::len).sum();
+    if total <= size {
+        return;
+    }
+    let mut most = files.values().map(String::len).max().unwrap_or(0);
+    while total > size && most > LEAST {
+        most = (most / 2).max(LEAST);
+        for text in files.values_mut().filter(|text| text.len() > most) {
+            let mut start = text.len() - most;
+            while !text.is_char_boundary(start) {
+                start += 1;
+            }
+            // A line that begins in its middle would be read as a whole one.
+            start += text[start..].find('\n').map_or(0, |end| end + 1);
+            let kept =
+                format!("[the beginning is left out: {}]\n{}", text::bytes(start as u64), &text[start..]);
+            *text = kept;
+        }
+        total = files.values().map(String::len).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_that_is_too_big_keeps_the_ends_of_its_logs() {
+        let line = "a line of a log that goes on and on\n";
+        let mut files = Files::from([
+            ("long.log".into(), format!("{}the end\n", line.repeat(20_000))),
+            ("short.log".into(), "all of it\n".to_owned()),
+        ]);
+        shorten(&mut files, 300_000);
+        let long = &files[Utf8Path::new("long.log")];
+        assert!(long.len() < 300_000 && long.ends_with("on and on\nthe end\n"));
+        assert!(long.starts_with("[the beginning is left out: "));
+        assert_eq!(long.lines().nth(1), Some(line.trim_end()));
+        assert_eq!(files[Utf8Path::new("short.log")], "all of it\n");
+    }
+}

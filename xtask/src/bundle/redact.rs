@@ -1,0 +1,251 @@
+//! Takes secrets out of what is kept: by what a name says, by what Secrets hold, by the shape of tokens and keys.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use regex::{Captures, Regex};
+use serde_json::Value;
+
+/// What stands in the place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+/// A secret shorter than this is taken out only where a name marks it: it could be a part of any word.
+const SHORTEST: usize = 6;
+
+const MARKS: &str =
+    r"(?:password|passwd|passphrase|token|secret|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)";
+
+/// A name that says that its value is a secret: it ends in one of the words.
+static MARKED: LazyLock<Regex> = LazyLock::new(|| regex(&format!(r"(?i)(?:^|[^a-z])?{MARKS}s?$")));
+/// `name: value`, `name=value` on a line, in YAML, JSON, flags and logs.
+static PAIR: LazyLock<Regex> = LazyLock::new(|| {
+    regex(&format!(
+        r#"(?i)(?P<name>[a-z0-9_.-]*{MARKS}["']?[ \t]*[:=][ \t]*["']?)(?P<value>[^\s"',;&{{}}\[\]|>]+)"#
+    ))
+});
+/// `scheme://user:password@host`.
+static IN_URL: LazyLock<Regex> = LazyLock::new(|| regex(r"(?P<start>://[^/\s:@]*:)(?P<value>[^@\s/]+)@"));
+/// A JSON web token, such as those of ServiceAccounts.
+static TOKEN: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"));
+static BEARER: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"(?i)(?P<start>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{8,}"));
+static PRIVATE_KEY: LazyLock<Regex> = LazyLock::new(|| {
+    regex(r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\z)")
+});
+
+fn regex(text: &str) -> Regex {
+    Regex::new(text).expect("the pattern is a constant")
+}
+
+/// Knows the secrets of a run.
+#[derive(Debug, Default)]
+pub(super) struct Redactor {
+    known: BTreeSet<String>,
+}
+
+impl Redactor {
+    /// Learns a value that is a secret, as it is and in base64.
+    pub(super) fn learn(&mut self, value: &str) {
+        let value = value.trim();
+        if value.len() >= SHORTEST && !is_plain(value) {
+            self.known.insert(value.to_owned());
+            self.known.insert(STANDARD.encode(value));
+            for line in value.lines().map(str::trim).filter(|line| line.len() >= 16) {
+                self.known.insert(line.to_owned());
+            }
+        }
+    }
+
+    /// Learns what an object holds: a Secret's data, marked values of environments and of ConfigMaps.
+    pub(super) fn learn_object(&mut self, object: &Value) {
+        if object.get("kind").and_then(Value::as_str) == Some("Secret") {
+            for value in texts(object.get("stringData")) {
+                self.learn(value);
+            }
+            for value in texts(object.get("data")) {
+                if let Some(text) =
+                    STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+                {
+                    self.learn(&text);
+                }
+                self.learn(value);
+            }
+        }
+        self.learn_marked(object);
+    }
+
+    fn learn_marked(&mut self, value: &Value) {
+        match value {
+            Value::Object(map) => {
+                if let (Some(name), Some(secret)) =
+                    (map.get("name").and_then(Value::as_str), map.get("value").and_then(Value::as_str))
+                    && is_marked(name)
+                {
+                    self.learn(secret);
+                }
+                for (key, value) in map {
+                    match value.as_str() {
+                        Some(text) if is_marked(key) => self.learn(text),
+                        _ => self.learn_marked(value),
+                    }
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| self.learn_marked(value)),
+            _ => {}
+        }
+    }
+
+    /// An object without its secrets.
+    pub(super) fn object(&self, mut object: Value) -> Value {
+        if object.get("kind").and_then(Value::as_str) == Some("Secret") {
+            for field in ["data", "stringData"] {
+                if let Some(map) = object.get_mut(field).and_then(Value::as_object_mut) {
+                    map.values_mut().for_each(|value| *value = REDACTED.into());
+                }
+            }
+        }
+        redact_marked(&mut object);
+        object
+    }
+
+    /// A text without secrets.
+    pub(super) fn text(&self, text: &str) -> String {
+        let mut text = PRIVATE_KEY.replace_all(text, REDACTED).into_owned();
+        text = TOKEN.replace_all(&text, REDACTED).into_owned();
+        text = BEARER.replace_all(&text, format!("${{start}}{REDACTED}")).into_owned();
+        text = IN_URL.replace_all(&text, format!("${{start}}{REDACTED}@")).into_owned();
+        text = PAIR
+            .replace_all(&text, |found: &Captures<'_>| {
+                let value = &found["value"];
+                if is_plain(value) { found[0].to_owned() } else { format!("{}{REDACTED}", &found["name"]) }
+            })
+            .into_owned();
+        // The longest first: one secret may begin with another.
+        let mut known: Vec<&String> = self.known.iter().collect();
+        known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        for secret in known {
+            if text.contains(secret.as_str()) {
+                text = text.replace(secret.as_str(), REDACTED);
+            }
+        }
+        text
+    }
+}
+
+fn texts(map: Option<&Value>) -> impl Iterator<Item = &str> {
+    map.and_then(Value::as_object).into_iter().flat_map(|map| map.values()).filter_map(Value::as_str)
+}
+
+fn is_marked(name: &str) -> bool {
+    MARKED.is_match(name)
+}
+
+/// Values that say nothing: whether, how many, and what is redacted already.
+fn is_plain(value: &str) -> bool {
+    matches!(value.to_lowercase().as_str(), "true" | "false" | "null" | "none" | "~" | "")
+        || value.contains(REDACTED.trim_matches(['[', ']']))
+        || value.starts_with("[redacted")
+        || value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+}
+
+fn redact_marked(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            let marked = map.get("name").and_then(Value::as_str).is_some_and(is_marked);
+            if marked && map.get("value").is_some_and(Value::is_string) {
+                map.insert("value".to_owned(), REDACTED.into());
+            }
+            for (key, value) in map {
+                if value.is_string() && is_marked(key) {
+                    *value = REDACTED.into();
+                } else {
+                    redact_marked(value);
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(redact_marked),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Each of these is planted somewhere; none may be left anywhere.
+    const PLANTED: [&str; 9] = [
+        "hunter2-the-password",
+        "s3cr3t-in-a-secret",
+        "dG9wc2VjcmV0LWtleQ",
+        "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl",
+        "urlpassw0rd",
+        "MIIEvQIBADANBgkqhkiG9w0BAQEFAASC",
+        "flag-token-value",
+        "shrt",
+        "bearer-value-1234",
+    ];
+
+    fn redactor() -> Redactor {
+        let mut redactor = Redactor::default();
+        redactor.learn_object(&json!({
+            "kind": "Secret",
+            "data": {"a": STANDARD.encode("s3cr3t-in-a-secret")},
+            "stringData": {"b": "dG9wc2VjcmV0LWtleQ"},
+        }));
+        redactor.learn_object(&json!({"kind": "Pod", "spec": {"containers": [
+            {"env": [{"name": "PG_PASSWORD", "value": "hunter2-the-password"}, {"name": "PG_USER", "value": "dagster"}]}
+        ]}}));
+        redactor
+    }
+
+    #[track_caller]
+    fn nothing_left(text: &str) {
+        for secret in PLANTED {
+            assert!(!text.contains(secret), "{secret} is left in {text}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_was_planted_is_left_in_a_log() {
+        let log = "connecting with hunter2-the-password
+the secret is s3cr3t-in-a-secret, or dG9wc2VjcmV0LWtleQ
+token eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJzeXN0ZW0ifQ.c2lnbmF0dXJl
+postgresql://dagster:urlpassw0rd@db:5432/x
+-----BEGIN PRIVATE KEY-----
+MIIEvQIBADANBgkqhkiG9w0BAQEFAASC
+-----END PRIVATE KEY-----
+--api-token=flag-token-value password: 'shrt'
+Authorization: Bearer bearer-value-1234
+";
+        let text = redactor().text(log);
+        nothing_left(&text);
+        assert!(text.contains("postgresql://dagster:[redacted]@db:5432/x"), "{text}");
+        assert!(text.contains("password: '[redacted]'"), "{text}");
+    }
+
+    #[test]
+    fn nothing_that_was_planted_is_left_in_an_object() {
+        let redactor = redactor();
+        let objects = [
+            json!({"kind": "Secret", "data": {"a": STANDARD.encode("s3cr3t-in-a-secret"), "b": "c2hydA=="}}),
+            json!({"kind": "Pod", "env": [{"name": "API_TOKEN", "value": "shrt"}]}),
+            json!({"kind": "ConfigMap", "data": {"db-password": "shrt", "conf": "url=postgres://u:urlpassw0rd@h"}}),
+        ];
+        for object in objects {
+            let text = redactor.text(&serde_yaml::to_string(&redactor.object(object)).unwrap());
+            nothing_left(&text);
+            assert!(!text.contains("c2hydA=="), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays() {
+        let text = "automountServiceAccountToken: true\nsecretName: db\ntokenExpirationSeconds: 3607\nuser: dagster\n\
+                    image: k8s-test.local/dagster-test:1";
+        assert_eq!(redactor().text(text), text);
+    }
+}

@@ -1,0 +1,82 @@
+//! What a run that failed leaves for a person to look at.
+
+use std::time::Duration;
+
+use crate::bundle::{self, Source};
+use crate::events::Phase;
+use crate::exit::message;
+use crate::pipeline::Session;
+use crate::plan::{ClusterPlan, Plan};
+use crate::text;
+
+/// The bundle's folder in the run's own.
+const FOLDER: &str = "bundle";
+/// How long kind may take to export the nodes' logs.
+const NODES: Duration = Duration::from_secs(60);
+
+/// Writes the bundle of a run, where it got as far as a cluster; a failure of that is only told.
+pub(super) async fn keep(session: &Session, plan: &Plan) {
+    let found = session.found();
+    let Some(cluster) = &found.cluster else { return };
+    let made = session.ledger.made();
+    let mut namespaces = made.namespaces.clone();
+    namespaces.extend(plan.existing_namespace.clone());
+    if namespaces.is_empty() {
+        return;
+    }
+    let helm = session.helm(cluster);
+    let source =
+        Source { client: &cluster.client, helm: &helm, namespaces: &namespaces, releases: &made.releases };
+    let folder = plan.output.join(FOLDER);
+    let step = session.events.step(Phase::Cleanup, "keep what is known in a bundle");
+    match bundle::write(source, &folder).await {
+        Ok(written) => {
+            let missing = if written.missing.is_empty() {
+                String::new()
+            } else {
+                format!("; missing: {}", written.missing.join(", "))
+            };
+            let place = session.workspace.show(&folder);
+            let files = text::count(written.files, "file");
+            step.done(format!("{place}: {files}, {}{missing}", text::bytes(written.bytes as u64)));
+        }
+        Err(error) => session.events.warn(format!("the bundle is incomplete: {}", message(&error))),
+    }
+    // On a developer's machine the nodes are still there to be asked.
+    if plan.ci
+        && let (ClusterPlan::Kind { name, .. }, Some(kind)) = (&plan.cluster, &found.kind)
+    {
+        let export = tokio::time::timeout(NODES, kind.export_logs(name, folder.join("nodes"))).await;
+        match export {
+            Ok(Ok(())) => {}
+            // The export goes on after a log that is missing, such as one that only crictl has.
+            Ok(Err(error)) => tracing::debug!("export the nodes' logs: {error}"),
+            Err(_) => session.events.warn(format!(
+                "the nodes' logs are incomplete: kind was not done after {}",
+                text::seconds(NODES)
+            )),
+        }
+    }
+}
+
+/// An error as GitHub shows it beside the run: its first line as the title.
+/// See <https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions>.
+pub(super) fn annotation(error: &str) -> String {
+    let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
+    let title = error.lines().next().unwrap_or("k8s-test failed");
+    let title = escape(title).replace(':', "%3A").replace(',', "%2C");
+    format!("::error title={title}::{}", escape(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_annotation_is_one_line() {
+        assert_eq!(
+            annotation("Deployment web: no image, 100 %\n  pod a"),
+            "::error title=Deployment web%3A no image%2C 100 %25::Deployment web: no image, 100 %25%0A  pod a"
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! What a person is told when something is not ready: the cause first, then the evidence, then what to try.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ContainerStatus;
+
+use super::asked::Item;
+use super::cause::{Cause, Kind};
+use super::object::Key;
+use super::verdict::Verdict;
+use super::world::{World, containers};
+use crate::text;
+
+/// The last lines of a program that are shown.
+const LINES: usize = 15;
+
+/// The message for a wait that failed: the doomed, or all that is missing when the time was over.
+pub(super) fn compose(world: &World, verdicts: &[(Item, Verdict)], late: Option<Duration>) -> String {
+    let mut doomed = Vec::new();
+    let mut waiting = Vec::new();
+    for (item, verdict) in verdicts {
+        match verdict {
+            Verdict::Doomed(cause) => doomed.push((item, cause)),
+            Verdict::Wait { cause, .. } => waiting.push((item, cause)),
+            Verdict::Ready => {}
+        }
+    }
+    if doomed.is_empty() {
+        std::mem::swap(&mut doomed, &mut waiting);
+    }
+    // Causes before what may follow from them.
+    doomed.sort_by_key(|(_, cause)| (cause.kind == Kind::Unfinished, cause.may_follow()));
+    let mut blocks: Vec<String> = Vec::new();
+    for (at, (item, cause)) in doomed.iter().enumerate() {
+        let same = doomed[..at].iter().find(|(_, other)| other.text == cause.text);
+        blocks.push(match same {
+            Some((first, _)) => format!("{}: the same as {first}", place(item)),
+            None => block(world, item, cause),
+        });
+    }
+    if let Some(late) = late {
+        blocks.push(format!("Gave up after {}.", text::seconds(late)));
+    }
+    if !waiting.is_empty() {
+        let others: Vec<String> =
+            waiting.iter().map(|(item, cause)| format!("{}: {}", place(item), cause.text)).collect();
+        blocks.push(format!("Not ready either:\n{}", text::indent(&others.join("\n"), "  ")));
+    }
+    blocks.join("\n")
+}
+
+fn place(item: &Item) -> String {
+    format!("{item} in {}", item.key.namespace)
+}
+
+fn block(world: &World, item: &Item, cause: &Cause) -> String {
+    let mut lines = vec![format!("{}: {}", place(item), cause.text)];
+    if let Some(pod) = &cause.pod {
+        let container = cause.container.as_ref().map_or(String::new(), |name| format!(", container {name}"));
+        lines.push(format!("  pod {pod}{container}{}", state(world, item, pod, cause.container.as_deref())));
+    }
+    if let Some(said) = &cause.said {
+        lines.push(text::indent(said.trim(), "  the cluster says: "));
+    }
+    for event in events(world, item, cause) {
+        lines.push(text::indent(&event, "  event "));
+    }
+    if let Some(log) = &cause.log {
+        lines.push("  its last lines:".to_owned());
+        lines.push(text::indent(text::tail(log.trim_end(), LINES).as_str(), "    "));
+    }
+    if !cause.kind.advice().is_empty() {
+        lines.push(format!("  to try: {}", cause.kind.advice()));
+    }
+    lines.join("\n")
+}
+
+fn state(world: &World, item: &Item, pod: &str, container: Option<&str>) -> String {
+    let Some(pod) = world.pods.get(&Key::new(&item.key.namespace, pod)) else { return String::new() };
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+    let node = node.map_or(String::new(), |node| format!(" on node {node}"));
+    let found = containers(pod).into_iter().find(|(status, _)| Some(status.name.as_str()) == container);
+    found.map_or(node.clone(), |(status, _)| format!("{node}: {}", container_state(status)))
+}
+
+/// The newest warnings about the pod, or about the object itself, that the cause does not repeat.
+fn events(world: &World, item: &Item, cause: &Cause) -> Vec<String> {
+    let mut events = world.events_of(item.kind.name(), &item.key);
+    if let Some(pod) = &cause.pod {
+        events.extend(world.events_of("Pod", &Key::new(&item.key.namespace, pod)));
+    }
+    let said = cause.said.as_deref().unwrap_or_default();
+    let mut lines: Vec<String> = Vec::new();
+    for event in events.into_iter().rev().filter(|event| event.type_.as_deref() != Some("Normal")) {
+        let message = event.message.as_deref().unwrap_or_default().trim();
+        let line = format!("{}: {message}", event.reason.as_deref().unwrap_or_default());
+        let known = said.contains(message) || lines.contains(&line) || message.starts_with("Error: ");
+        if !known && lines.len() < 3 {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
+/// How a container is.
+fn container_state(container: &ContainerStatus) -> String {
+    let state = container.state.clone().unwrap_or_default();
+    let now = if let Some(waiting) = state.waiting {
+        format!("waiting, {}", waiting.reason.unwrap_or_default())
+    } else if let Some(ended) = state.terminated {
+        format!("ended with status {}, {}", ended.exit_code, ended.reason.unwrap_or_default())
+    } else if state.running.is_some() {
+        if container.ready { "running".to_owned() } else { "running, not ready".to_owned() }
+    } else {
+        "in no state yet".to_owned()
+    };
+    let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let before = last.map_or(String::new(), |last| {
+        format!(
+            "; before that it ended with status {}, {}",
+            last.exit_code,
+            last.reason.as_deref().unwrap_or_default()
+        )
+    });
+    let restarts = match container.restart_count {
+        0 => String::new(),
+        n => format!("; {}", text::count(usize::try_from(n).unwrap_or(0), "restart")),
+    };
+    format!("{now}{before}{restarts}")
+}

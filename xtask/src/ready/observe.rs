@@ -1,0 +1,197 @@
+//! Watches on all that a release asks for and on what comes of it, as one stream of changes.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ApiResource, DynamicObject, LogParams};
+use kube::core::GroupVersionKind;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event as Told, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use super::asked::Asked;
+use super::object::{Key, Object};
+use super::world::{Change, LogOf};
+
+/// How many of a container's last lines are looked at.
+const LOG_LINES: i64 = 20;
+
+/// What a watch tells.
+enum Said {
+    Change(Change),
+    /// Its first list is complete, or it cannot be had.
+    Synced,
+    /// It failed and will be tried again.
+    Failed(String),
+}
+
+/// The watches of a release, and the logs asked for.
+pub(super) struct Watching {
+    client: Client,
+    watches: SelectAll<BoxStream<'static, Said>>,
+    logs: FuturesUnordered<BoxFuture<'static, Change>>,
+    open: usize,
+    /// Why a watch failed last.
+    pub(super) error: Option<String>,
+}
+
+impl Watching {
+    /// Watches the namespaces of what was asked for.
+    pub(super) fn new(client: &Client, asked: &Asked) -> Watching {
+        let mut watches = SelectAll::new();
+        for namespace in asked.namespaces() {
+            watches.push(watch::<Deployment>(client, namespace));
+            watches.push(watch::<StatefulSet>(client, namespace));
+            watches.push(watch::<DaemonSet>(client, namespace));
+            watches.push(watch::<ReplicaSet>(client, namespace));
+            watches.push(watch::<Job>(client, namespace));
+            watches.push(watch::<Pod>(client, namespace));
+            watches.push(watch::<PersistentVolumeClaim>(client, namespace));
+            watches.push(watch::<Service>(client, namespace));
+            watches.push(watch::<Event>(client, namespace));
+            watches.push(watch::<EndpointSlice>(client, namespace));
+        }
+        watches.push(told(Api::<Node>::all(client.clone()), "Node"));
+        for (version, kind, namespace) in asked.customs() {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            // The plural is a guess; where it is wrong the watch finds nothing, and the resource counts as it is.
+            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+            watches.push(told(api, kind));
+        }
+        let open = watches.len();
+        Watching { client: client.clone(), watches, logs: FuturesUnordered::new(), open, error: None }
+    }
+
+    /// Whether all watches have told what there was when they began.
+    pub(super) fn is_synced(&self) -> bool {
+        self.open == 0
+    }
+
+    /// The next change; a log that was asked for is one too.
+    pub(super) async fn next(&mut self) -> Option<Change> {
+        loop {
+            let said = tokio::select! {
+                said = self.watches.next() => said?,
+                Some(log) = self.logs.next() => return Some(log),
+            };
+            match said {
+                Said::Change(change) => return Some(change),
+                Said::Synced => {
+                    self.open -= 1;
+                    if self.open == 0 {
+                        return None;
+                    }
+                }
+                Said::Failed(error) => self.error = Some(error),
+            }
+        }
+    }
+
+    /// Asks for logs; each comes as a change, empty where it cannot be had.
+    pub(super) fn want(&mut self, logs: Vec<LogOf>) {
+        for of in logs {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &of.pod.namespace);
+            self.logs.push(
+                async move {
+                    let text = read_log(&pods, &of).await;
+                    Change::Log(of, text)
+                }
+                .boxed(),
+            );
+        }
+    }
+}
+
+async fn read_log(pods: &Api<Pod>, of: &LogOf) -> String {
+    // Of a container that waits for its next attempt, the last attempt's log is the current one.
+    for previous in [true, false] {
+        let params = LogParams {
+            container: Some(of.container.clone()),
+            tail_lines: Some(LOG_LINES),
+            limit_bytes: Some(64 << 10),
+            previous,
+            ..LogParams::default()
+        };
+        let running = pods.get_opt(&of.pod.name).await.ok().flatten().is_some_and(|pod| {
+            super::world::containers(&pod).iter().any(|(status, _)| {
+                let now = status.state.as_ref().and_then(|state| state.running.as_ref()).is_some();
+                status.name == of.container && now
+            })
+        });
+        if running != previous {
+            continue;
+        }
+        if let Ok(text) = pods.logs(&of.pod.name, &params).await {
+            return text;
+        }
+    }
+    String::new()
+}
+
+fn watch<K>(client: &Client, namespace: &str) -> BoxStream<'static, Said>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: Clone + DeserializeOwned + Debug + Send + Into<Object> + 'static,
+{
+    told(Api::<K>::namespaced(client.clone(), namespace), &K::kind(&()))
+}
+
+/// The changes of one kind; what a new list no longer has is gone.
+fn told<K>(api: Api<K>, kind: &str) -> BoxStream<'static, Said>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Into<Object> + 'static,
+{
+    let kind = kind.to_owned();
+    let mut known: BTreeMap<Key, u64> = BTreeMap::new();
+    let mut list = 0;
+    let mut synced = false;
+    let stream = watcher(api, watcher::Config::default()).default_backoff();
+    stream
+        .map(move |told| {
+            let mut said = Vec::new();
+            let mut sync = |said: &mut Vec<Said>| {
+                if !std::mem::replace(&mut synced, true) {
+                    said.push(Said::Synced);
+                }
+            };
+            match told {
+                Ok(Told::Init) => list += 1,
+                Ok(Told::InitApply(object) | Told::Apply(object)) => {
+                    let object: Object = object.into();
+                    known.insert(object.key(), list);
+                    said.push(Said::Change(Change::Applied(object)));
+                }
+                Ok(Told::Delete(object)) => {
+                    let key = object.into().key();
+                    known.remove(&key);
+                    said.push(Said::Change(Change::Gone(kind.clone(), key)));
+                }
+                Ok(Told::InitDone) => {
+                    let gone: Vec<Key> =
+                        known.iter().filter(|(_, seen)| **seen != list).map(|(key, _)| key.clone()).collect();
+                    for key in gone {
+                        known.remove(&key);
+                        said.push(Said::Change(Change::Gone(kind.clone(), key)));
+                    }
+                    sync(&mut said);
+                }
+                Err(error) => {
+                    said.push(Said::Failed(format!("the watch on {kind} objects failed: {error}")));
+                    sync(&mut said);
+                }
+            }
+            futures::stream::iter(said)
+        })
+        .flatten()
+        .boxed()
+}

@@ -1,0 +1,280 @@
+//! What is known of the objects that matter, and the little history that their present state does not tell.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{
+    ContainerStateTerminated, ContainerStatus, Event, Node, PersistentVolumeClaim, Pod, Service,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+use serde::{Deserialize, Serialize};
+
+use super::object::{Key, Object};
+
+/// Something new.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// An object is there or has changed.
+    Applied(Object),
+    /// An object of this kind is gone.
+    Gone(String, Key),
+    /// The end of what a container's attempt has written.
+    Log(LogOf, String),
+}
+
+/// A container's attempt whose log is wanted or known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogOf {
+    /// The pod.
+    pub pod: Key,
+    /// The container.
+    pub container: String,
+    /// The attempt's container id.
+    pub attempt: String,
+}
+
+/// A container's program that ended.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    pub(super) id: String,
+    pub(super) started: Option<Timestamp>,
+    pub(super) ended: Option<Timestamp>,
+    pub(super) code: i32,
+    pub(super) reason: String,
+    pub(super) message: String,
+    pub(super) log: Option<String>,
+}
+
+/// Why a container waits, and since when it was seen to.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    class: &'static str,
+    pub(super) since: Timestamp,
+}
+
+/// All that is known.
+#[derive(Clone, Debug, Default)]
+pub struct World {
+    pub(super) deployments: BTreeMap<Key, Deployment>,
+    pub(super) stateful_sets: BTreeMap<Key, StatefulSet>,
+    pub(super) daemon_sets: BTreeMap<Key, DaemonSet>,
+    pub(super) replica_sets: BTreeMap<Key, ReplicaSet>,
+    pub(super) jobs: BTreeMap<Key, Job>,
+    pub(super) pods: BTreeMap<Key, Pod>,
+    pub(super) claims: BTreeMap<Key, PersistentVolumeClaim>,
+    pub(super) services: BTreeMap<Key, Service>,
+    pub(super) events: BTreeMap<Key, Event>,
+    pub(super) nodes: BTreeMap<Key, Node>,
+    pub(super) slices: BTreeMap<Key, EndpointSlice>,
+    pub(super) customs: BTreeMap<(String, Key), DynamicObject>,
+    attempts: BTreeMap<(Key, String), Vec<Attempt>>,
+    waiting: BTreeMap<(Key, String), Waiting>,
+    first_seen: BTreeMap<Key, Timestamp>,
+}
+
+impl World {
+    /// Takes a change in that was seen at `at`; gives the logs that would tell more.
+    pub fn apply(&mut self, at: Timestamp, change: Change) -> Vec<LogOf> {
+        match change {
+            Change::Applied(object) => return self.put(at, object),
+            Change::Gone(kind, key) => self.remove(&kind, &key),
+            Change::Log(of, text) => {
+                let attempts = self.attempts.entry((of.pod, of.container)).or_default();
+                if let Some(attempt) = attempts.iter_mut().find(|attempt| attempt.id == of.attempt) {
+                    attempt.log = Some(text);
+                }
+            }
+        }
+        Vec::new()
+    }
+
+    fn put(&mut self, at: Timestamp, object: Object) -> Vec<LogOf> {
+        let key = object.key();
+        match object {
+            Object::Deployment(object) => drop(self.deployments.insert(key, *object)),
+            Object::StatefulSet(object) => drop(self.stateful_sets.insert(key, *object)),
+            Object::DaemonSet(object) => drop(self.daemon_sets.insert(key, *object)),
+            Object::ReplicaSet(object) => drop(self.replica_sets.insert(key, *object)),
+            Object::Job(object) => drop(self.jobs.insert(key, *object)),
+            Object::PersistentVolumeClaim(object) => drop(self.claims.insert(key, *object)),
+            Object::Service(object) => drop(self.services.insert(key, *object)),
+            Object::Node(object) => drop(self.nodes.insert(key, *object)),
+            Object::EndpointSlice(object) => drop(self.slices.insert(key, *object)),
+            Object::Event(object) => {
+                self.first_seen.entry(key.clone()).or_insert(at);
+                self.events.insert(key, *object);
+            }
+            Object::Custom(object) => {
+                let kind = object.types.as_ref().map_or_else(String::new, |types| types.kind.clone());
+                self.customs.insert((kind, key), *object);
+            }
+            Object::Pod(pod) => {
+                let wanted = self.remember(at, &key, &pod);
+                self.pods.insert(key, *pod);
+                return wanted;
+            }
+        }
+        Vec::new()
+    }
+
+    fn remove(&mut self, kind: &str, key: &Key) {
+        match kind {
+            "Deployment" => drop(self.deployments.remove(key)),
+            "StatefulSet" => drop(self.stateful_sets.remove(key)),
+            "DaemonSet" => drop(self.daemon_sets.remove(key)),
+            "ReplicaSet" => drop(self.replica_sets.remove(key)),
+            "Job" => drop(self.jobs.remove(key)),
+            "PersistentVolumeClaim" => drop(self.claims.remove(key)),
+            "Service" => drop(self.services.remove(key)),
+            "Node" => drop(self.nodes.remove(key)),
+            "EndpointSlice" => drop(self.slices.remove(key)),
+            "Event" => drop(self.events.remove(key)),
+            "Pod" => {
+                self.pods.remove(key);
+                self.attempts.retain(|(pod, _), _| pod != key);
+                self.waiting.retain(|(pod, _), _| pod != key);
+            }
+            _ => drop(self.customs.remove(&(kind.to_owned(), key.clone()))),
+        }
+    }
+
+    /// Notes the attempts that have ended and since when containers wait; gives the attempts whose log is not known.
+    fn remember(&mut self, at: Timestamp, key: &Key, pod: &Pod) -> Vec<LogOf> {
+        let mut wanted = Vec::new();
+        for (status, _) in containers(pod) {
+            let of = (key.clone(), status.name.clone());
+            let state = status.state.clone().unwrap_or_default();
+            let last = status.last_state.clone().unwrap_or_default();
+            for ended in [last.terminated, state.terminated].into_iter().flatten() {
+                let attempts = self.attempts.entry(of.clone()).or_default();
+                let attempt = Attempt::from(ended);
+                if attempts.iter().all(|known| known.id != attempt.id) {
+                    wanted.push(LogOf {
+                        pod: key.clone(),
+                        container: status.name.clone(),
+                        attempt: attempt.id.clone(),
+                    });
+                    attempts.push(attempt);
+                }
+            }
+            match state.waiting.and_then(|waiting| waiting.reason) {
+                None => drop(self.waiting.remove(&of)),
+                Some(reason) => {
+                    let class = class(&reason);
+                    let known = self.waiting.get(&of).filter(|known| known.class == class);
+                    if known.is_none() {
+                        self.waiting.insert(of, Waiting { class, since: at });
+                    }
+                }
+            }
+        }
+        wanted
+    }
+
+    /// How a container's program has ended so far, the oldest first.
+    pub(super) fn attempts(&self, pod: &Key, container: &str) -> &[Attempt] {
+        self.attempts.get(&(pod.clone(), container.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Since when a container waits for the same kind of thing.
+    pub(super) fn waiting_since(&self, pod: &Key, container: &str) -> Option<Timestamp> {
+        self.waiting.get(&(pod.clone(), container.to_owned())).map(|waiting| waiting.since)
+    }
+
+    /// The events of an object, the newest last.
+    pub(super) fn events_of(&self, kind: &str, key: &Key) -> Vec<&Event> {
+        let of = |event: &&Event| {
+            let object = &event.involved_object;
+            object.kind.as_deref() == Some(kind)
+                && object.name.as_deref() == Some(&key.name)
+                && object.namespace.as_deref().unwrap_or_default() == key.namespace
+        };
+        let mut events: Vec<&Event> = self.events.values().filter(of).collect();
+        events.sort_by_key(|event| self.last_time(event));
+        events
+    }
+
+    /// When an event was last reported.
+    pub(super) fn last_time(&self, event: &Event) -> Option<Timestamp> {
+        let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref());
+        series
+            .map(|time| time.0)
+            .or(event.last_timestamp.as_ref().map(|time| time.0))
+            .or(event.event_time.as_ref().map(|time| time.0))
+            .or_else(|| self.first_time(event))
+    }
+
+    /// When an event was first reported, or else seen.
+    pub(super) fn first_time(&self, event: &Event) -> Option<Timestamp> {
+        let first = event.first_timestamp.as_ref().map(|time| time.0);
+        first.or_else(|| self.first_seen.get(&Key::of(event)).copied())
+    }
+
+    /// The pods that a controller owns, directly.
+    pub(super) fn pods_of<'a>(
+        &'a self,
+        kind: &'a str,
+        key: &'a Key,
+    ) -> impl Iterator<Item = (&'a Key, &'a Pod)> {
+        self.pods.iter().filter(move |(at, pod)| {
+            at.namespace == key.namespace && owned_by(pod.owner_references(), kind, &key.name)
+        })
+    }
+
+    /// A Deployment's newest ReplicaSet.
+    pub(super) fn newest_replica_set(&self, deployment: &Key) -> Option<Key> {
+        let revision = |set: &ReplicaSet| -> u64 {
+            let text = set.annotations().get("deployment.kubernetes.io/revision");
+            text.and_then(|text| text.parse().ok()).unwrap_or(0)
+        };
+        let owned = self.replica_sets.iter().filter(|(at, set)| {
+            at.namespace == deployment.namespace
+                && owned_by(set.owner_references(), "Deployment", &deployment.name)
+        });
+        owned.max_by_key(|(_, set)| revision(set)).map(|(key, _)| key.clone())
+    }
+}
+
+fn owned_by(owners: &[OwnerReference], kind: &str, name: &str) -> bool {
+    owners.iter().any(|owner| owner.kind == kind && owner.name == name)
+}
+
+/// Reasons of one class are one wait: the kubelet goes back and forth between them.
+fn class(reason: &str) -> &'static str {
+    match reason {
+        "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "InvalidImageName" => "image",
+        "CreateContainerConfigError" | "CreateContainerError" => "config",
+        "CrashLoopBackOff" | "RunContainerError" => "crash",
+        _ => "other",
+    }
+}
+
+/// The containers' states, each with whether it is one of those that must end before the others start.
+pub(super) fn containers(pod: &Pod) -> Vec<(&ContainerStatus, bool)> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let init = status.init_container_statuses.iter().flatten().map(|one| (one, true));
+    let main = status.container_statuses.iter().flatten().map(|one| (one, false));
+    init.chain(main).collect()
+}
+
+impl From<ContainerStateTerminated> for Attempt {
+    fn from(ended: ContainerStateTerminated) -> Attempt {
+        let at = ended.finished_at.map(|time| time.0);
+        // A container that could not be made has no id.
+        let id = ended.container_id.filter(|id| !id.is_empty());
+        Attempt {
+            id: id.unwrap_or_else(|| format!("ended {}", at.unwrap_or_default())),
+            started: ended.started_at.map(|time| time.0),
+            ended: at,
+            code: ended.exit_code,
+            reason: ended.reason.unwrap_or_default(),
+            message: ended.message.unwrap_or_default(),
+            log: None,
+        }
+    }
+}
