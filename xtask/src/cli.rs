@@ -326,6 +326,32 @@ pub struct Ci {
     pub no_cluster: bool,
 }
 
+/// `corpus`.
+#[derive(Debug, Subcommand)]
+pub enum Corpus {
+    /// Replays all recordings: how many causes are found, how many start-ups are given up though they heal
+    Score,
+    /// Applies cases to a Kind cluster and records what its API server tells; without names those that have no
+    /// recording
+    Record(CorpusCases),
+    /// Applies cases to a Kind cluster and waits for them as a run does; without names those marked `live`
+    Live(CorpusCases),
+}
+
+/// `corpus record` and `corpus live`.
+#[derive(Args, Debug)]
+pub struct CorpusCases {
+    /// Names of cases in xtask/corpus
+    #[arg(value_name = "CASE")]
+    pub cases: Vec<String>,
+    /// The Kind cluster, which exists; default: k8s-test
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
+    /// Cases that are applied at the same time
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
+    pub jobs: u16,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -343,27 +369,4 @@ mod tests {
         let Command::K8sTest(args) = cli.command else { panic!("not k8s-test") };
         assert_eq!((args.suites.len(), args.filters), (2, vec!["terminate".to_owned()]));
     }
-}
-
-/// `corpus`.
-#[derive(Debug, Subcommand)]
-pub enum Corpus {
-    /// Replays all recordings: how many causes are found, how many start-ups are given up though they heal
-    Score,
-    /// Applies cases to a Kind cluster and records what its API server tells
-    Record(CorpusRecord),
-}
-
-/// `corpus record`.
-#[derive(Args, Debug)]
-pub struct CorpusRecord {
-    /// Names of cases in xtask/corpus; none means all that have no recording
-    #[arg(value_name = "CASE")]
-    pub cases: Vec<String>,
-    /// The Kind cluster, which exists
-    #[arg(long, value_name = "NAME")]
-    pub kind_cluster: Option<String>,
-    /// Cases that are recorded at the same time
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
-    pub jobs: u16,
 }

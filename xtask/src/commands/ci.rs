@@ -73,7 +73,8 @@ async fn checks(env: &Env) -> Result<Counts> {
     Ok(counts)
 }
 
-/// The charts of all suites, looked over by helm, and kind-client against kind itself, with a cluster of its own.
+/// The charts of all suites, looked over by helm; kind-client against kind itself and readiness against failures, each with a
+/// cluster of its own.
 async fn real_tools(env: &Env) -> Result<Counts> {
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;
@@ -101,7 +102,10 @@ async fn real_tools(env: &Env) -> Result<Counts> {
     // Marked `ignore` is what takes longer than a developer wants to wait, or needs Docker.
     let tests = Run::new(cmd!(sh, "{cargo} test --quiet --package xtask --lib -- --ignored"), STEP);
     let long = counted("long tests", tests).await?;
-    Ok(Counts { passed: client.passed + long.passed, failed: client.failed + long.failed })
+    let start = Timestamp::now();
+    let (passed, failed) = super::corpus::live_afresh(&session, &machine).await?;
+    report("corpus", start, &format!("{passed} passed, {failed} failed"));
+    Ok(Counts { passed: client.passed + long.passed + passed, failed: client.failed + long.failed + failed })
 }
 
 /// Runs tests by cargo and counts them.

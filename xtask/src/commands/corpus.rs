@@ -1,21 +1,21 @@
 //! `corpus`: the verdict on recorded failures, measured; and the recording of more.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Result};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use futures::StreamExt;
 
 use super::clean::reach;
-use crate::cli::{Corpus, CorpusRecord};
+use crate::cli::{Corpus, CorpusCases};
 use crate::cluster::kind::image_nodes;
 use crate::config::Workspace;
 use crate::env::Env;
-use crate::events::Phase;
+use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith, message};
-use crate::plan::DEFAULT_CLUSTER;
+use crate::pipeline::Session;
+use crate::plan::{ClusterPlan, DEFAULT_CLUSTER};
 use crate::ready::corpus::{self, Score};
 use crate::ready::tape::{self, Tape};
+use crate::setup::Machine;
 use crate::{fail, fixtures, images, names, text};
 
 /// The image that the cases' containers run.
@@ -24,15 +24,20 @@ const IMAGE: &str = "python-base";
 const SHARED: &str = "shared/registry.yaml";
 
 pub(super) async fn run(args: &Corpus, env: &Env) -> Result<Exit> {
-    let folder = Workspace::here().root.join("xtask/corpus");
+    let folder = folder_of_cases();
     match args {
         Corpus::Score => {
             let score = corpus::score(&folder)?;
             print(&score);
             Ok(if score.wrong.is_empty() { Exit::Passed } else { Exit::TestsFailed })
         }
-        Corpus::Record(args) => record(args, env, folder).await,
+        Corpus::Record(args) => on_cluster(args, env, &folder, Deed::Record).await,
+        Corpus::Live(args) => on_cluster(args, env, &folder, Deed::Live).await,
     }
+}
+
+fn folder_of_cases() -> Utf8PathBuf {
+    Workspace::here().root.join("xtask/corpus")
 }
 
 fn print(score: &Score) {
@@ -44,77 +49,149 @@ fn print(score: &Score) {
     }
 }
 
-async fn record(args: &CorpusRecord, env: &Env, folder: Utf8PathBuf) -> Result<Exit> {
-    let session = Arc::new(super::session(env, None)?);
-    let known = corpus::names(&folder)?;
-    for name in &args.cases {
+/// What is done with a case on a cluster.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    Record,
+    Live,
+}
+
+/// The cases that were named, or those that are meant where none was.
+fn choose(folder: &Utf8Path, named: &[String], deed: Deed) -> Result<Vec<String>> {
+    let known = corpus::names(folder)?;
+    for name in named {
         if !known.contains(name) {
             let near = text::suggestion(name, known.iter().map(String::as_str));
             fail!(Exit::Usage, "there is no case `{name}` in {folder}{near}");
         }
     }
-    let chosen: Vec<String> = known
-        .into_iter()
-        .filter(|name| match args.cases.as_slice() {
-            [] => !corpus::recording(&folder, name).exists(),
-            cases => cases.contains(name),
-        })
-        .collect();
+    if !named.is_empty() {
+        return Ok(named.to_vec());
+    }
+    let mut chosen = Vec::new();
+    for name in known {
+        let meant = match deed {
+            Deed::Record => !corpus::recording(folder, &name).exists(),
+            Deed::Live => corpus::load(folder, &name).or_exit(Exit::Usage)?.live,
+        };
+        chosen.extend(meant.then_some(name));
+    }
+    Ok(chosen)
+}
+
+async fn on_cluster(args: &CorpusCases, env: &Env, folder: &Utf8Path, deed: Deed) -> Result<Exit> {
+    let session = super::session(env, None)?;
+    let chosen = choose(folder, &args.cases, deed)?;
     let machine = session.machine(true).await?;
-    let kind = machine.kind_client();
-    let cluster = args.kind_cluster.clone().unwrap_or_else(|| DEFAULT_CLUSTER.to_owned());
-    let nodes = image_nodes(&kind, &cluster).await?;
-    if nodes.is_empty() {
-        fail!(Exit::Usage, "there is no Kind cluster {cluster}; `cargo xtask cluster up` makes one");
-    }
-    let order = session.images.closure(&[IMAGE.to_owned()])?;
-    let built = images::make(&session.maker(&machine, true), &session.images, &order).await?;
-    let image = built[IMAGE].wanted()?;
-    images::deliver::deliver(&nodes, None, &[image], &session.push(&machine, true), &session.events).await?;
-    let reference = &built[IMAGE].reference;
-    let reached = reach(&kind, &cluster, &machine.helm).await?;
-    let client = &reached.client;
-    let shared =
-        std::fs::read_to_string(folder.join(SHARED)).with_context(|| format!("read {folder}/{SHARED}"))?;
-    let shared =
-        minijinja::Environment::new().render_str(&shared, minijinja::context! { image => reference })?;
-    let beside = format!("corpus-{}", names::suffix());
-    let (events, folder) = (&session.events, &folder);
-    let one = |name: String| async move {
-        let step = events.step(Phase::Ready, format!("record {name}"));
-        let case = corpus::load(folder, &name).or_exit(Exit::Usage)?;
-        let namespace = format!("corpus-{}", names::suffix());
-        let to = corpus::recording(folder, &name);
-        let tape = Tape { name: &name, case: &case, namespace: &namespace, image: reference, to: &to };
-        tape::record(client, tape).await?;
-        let outcome = corpus::replay(&corpus::recorded(folder, &name)?)?;
-        let right = if corpus::is_right(&case, &outcome) { "as expected" } else { "NOT as expected" };
-        step.done(format!("{right}: {}", outcome.describe()));
-        anyhow::Ok(())
+    let cluster = args.kind_cluster.as_deref().unwrap_or(DEFAULT_CLUSTER);
+    let site = Site { session: &session, machine: &machine, cluster, folder, jobs: usize::from(args.jobs) };
+    let wrong = site.run(chosen, deed).await?;
+    Ok(if wrong > 0 && deed == Deed::Live { Exit::TestsFailed } else { Exit::Passed })
+}
+
+/// The live cases on a cluster that is made for them and deleted: how many came out right, how many wrong.
+///
+/// # Errors
+/// The cluster cannot be made, or cases not applied to it.
+pub(super) async fn live_afresh(session: &Session, machine: &Machine) -> Result<(usize, usize)> {
+    let name = format!("{DEFAULT_CLUSTER}-corpus-{}", names::suffix());
+    let folder = tempfile::tempdir()?;
+    let kubeconfig =
+        Utf8Path::from_path(folder.path()).context("a folder with a name in UTF-8")?.join("kubeconfig");
+    let cases = folder_of_cases();
+    let plan = ClusterPlan::Kind { name: name.clone(), ephemeral: true, named: true };
+    let done = async {
+        session.cluster(&session.maker(machine, true), machine, &plan, &kubeconfig).await?;
+        let chosen = choose(&cases, &[], Deed::Live)?;
+        let count = chosen.len();
+        let site = Site { session, machine, cluster: &name, folder: &cases, jobs: 6 };
+        let wrong = site.run(chosen, Deed::Live).await?;
+        anyhow::Ok((count - wrong, wrong))
     };
-    let mut failed = Vec::new();
-    let count = chosen.len();
-    let all = async {
-        fixtures::apply_text(client, SHARED.into(), &shared, &beside, "k8s-test-corpus").await?;
-        let mut recorded = futures::stream::iter(chosen)
-            .map(|name| async { (name.clone(), one(name).await) })
-            .buffer_unordered(usize::from(args.jobs));
-        while let Some((name, end)) = recorded.next().await {
-            if let Err(error) = end {
-                failed.push(format!("{name}: {}", message(&error)));
-            }
+    let done = done.await;
+    machine.kind_client().delete(&name, None).await.or_exit(Exit::Leftovers)?;
+    done
+}
+
+/// Where cases are applied.
+struct Site<'a> {
+    session: &'a Session,
+    machine: &'a Machine,
+    cluster: &'a str,
+    folder: &'a Utf8Path,
+    jobs: usize,
+}
+
+impl Site<'_> {
+    /// Does the cases, some at a time; how many did not come out as they say.
+    async fn run(&self, chosen: Vec<String>, deed: Deed) -> Result<usize> {
+        let Site { session, machine, cluster, folder, jobs } = *self;
+        let kind = machine.kind_client();
+        let nodes = image_nodes(&kind, cluster).await?;
+        if nodes.is_empty() {
+            fail!(Exit::Usage, "there is no Kind cluster {cluster}; `cargo xtask cluster up` makes one");
         }
-        Ok(())
-    };
-    tape::inside(client, &beside, "shared", all).await.or_exit(Exit::Environment)?;
-    if !failed.is_empty() {
-        let number = text::count(failed.len(), "case");
-        fail!(
-            Exit::Environment,
-            "{number} could not be recorded:\n{}",
-            text::indent(&failed.join("\n"), "  ")
-        );
+        let order = session.images.closure(&[IMAGE.to_owned()])?;
+        let built = images::make(&session.maker(machine, true), &session.images, &order).await?;
+        let image = built[IMAGE].wanted()?;
+        images::deliver::deliver(&nodes, None, &[image], &session.push(machine, true), &session.events)
+            .await?;
+        let image = built[IMAGE].reference.as_str();
+        let reached = reach(&kind, cluster, &machine.helm).await?;
+        let client = &reached.client;
+        let shared = std::fs::read_to_string(folder.join(SHARED))
+            .with_context(|| format!("read {folder}/{SHARED}"))?;
+        let shared =
+            minijinja::Environment::new().render_str(&shared, minijinja::context! { image => image })?;
+        let beside = format!("corpus-{}", names::suffix());
+        let events = &session.events;
+        // The waits of many cases would fill the console with their progress.
+        let silent = &Events::new(Vec::new());
+        let one = |name: String| async move {
+            let verb = if deed == Deed::Record { "record" } else { "apply" };
+            let step = events.step(Phase::Ready, format!("{verb} {name}"));
+            let case = corpus::load(folder, &name).or_exit(Exit::Usage)?;
+            let namespace = format!("corpus-{}", names::suffix());
+            let to = corpus::recording(folder, &name);
+            let tape = Tape { name: &name, case: &case, namespace: &namespace, image, to: &to };
+            let outcome = match deed {
+                Deed::Record => {
+                    tape::record(client, tape).await?;
+                    corpus::replay(&corpus::recorded(folder, &name)?)?
+                }
+                Deed::Live => tape::live(client, tape, silent).await?,
+            };
+            let right = corpus::is_right(&case, &outcome);
+            let shown = if right { "as it should" } else { "NOT as it should" };
+            step.done(format!("{shown}: {}", outcome.describe()));
+            anyhow::Ok(right)
+        };
+        let mut failed = Vec::new();
+        let mut wrong = 0;
+        let count = chosen.len();
+        let all = async {
+            fixtures::apply_text(client, SHARED.into(), &shared, &beside, "k8s-test-corpus").await?;
+            let mut ends = futures::stream::iter(chosen)
+                .map(|name| async { (name.clone(), one(name).await) })
+                .buffer_unordered(jobs);
+            while let Some((name, end)) = ends.next().await {
+                match end {
+                    Ok(right) => wrong += usize::from(!right),
+                    Err(error) => failed.push(format!("{name}: {}", message(&error))),
+                }
+            }
+            Ok(())
+        };
+        tape::inside(client, &beside, "shared", all).await.or_exit(Exit::Environment)?;
+        if !failed.is_empty() {
+            let number = text::count(failed.len(), "case");
+            fail!(
+                Exit::Environment,
+                "{number} could not be applied:\n{}",
+                text::indent(&failed.join("\n"), "  ")
+            );
+        }
+        println!("{}, {wrong} not as it should be", text::count(count, "case"));
+        Ok(wrong)
     }
-    println!("{} recorded", text::count(count, "case"));
-    Ok(Exit::Passed)
 }

@@ -10,7 +10,7 @@ use super::cause::{Cause, Kind};
 use super::patience::Patience;
 use super::verdict::{self, Verdict};
 use super::world::World;
-use super::{AFTER_DOOM, record};
+use super::{AFTER_DOOM, message, record};
 use crate::text;
 
 /// A case: what is applied to a cluster, and what comes of it.
@@ -24,6 +24,9 @@ pub struct Case {
     /// What the cause's text must contain.
     #[serde(default)]
     pub names: String,
+    /// Whether it is one of those that a real cluster is asked each time.
+    #[serde(default)]
+    pub live: bool,
     /// How long to record, in seconds; one that heals ends when it is ready.
     #[serde(default = "forty_five")]
     pub seconds: u64,
@@ -196,16 +199,9 @@ pub fn replay(recorded: &Recorded) -> Result<Outcome> {
             if !verdicts.is_empty() && verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Ready) {
                 return Ok(Outcome::Ready);
             }
-            let doom = verdicts.iter().find_map(|(_, verdict)| match verdict {
-                Verdict::Doomed(cause) if !cause.may_follow() => Some(cause.clone()),
-                _ => None,
-            });
-            let doom = doom.or_else(|| {
-                verdicts.iter().find_map(|(_, verdict)| match verdict {
-                    Verdict::Doomed(cause) => Some(cause.clone()),
-                    _ => None,
-                })
-            });
+            let is_doomed = verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Doomed(_)));
+            let first = message::first(&verdicts).cloned();
+            let doom = first.clone().filter(|_| is_doomed);
             let mut wake: Option<Timestamp> = verdicts
                 .iter()
                 .filter_map(|(_, verdict)| match verdict {
@@ -223,7 +219,7 @@ pub fn replay(recorded: &Recorded) -> Result<Outcome> {
                     wake = Some(wake.map_or(since + doom_time, |wake| wake.min(since + doom_time)));
                 }
             }
-            last = worst(&verdicts).or(last);
+            last = first.or(last);
             match wake {
                 Some(wake) if wake > now && wake < next => now = wake,
                 _ => break,
@@ -232,15 +228,6 @@ pub fn replay(recorded: &Recorded) -> Result<Outcome> {
     }
     let nothing = || Cause::new(Kind::Unfinished, "nothing was recorded");
     Ok(Outcome::Late(last.unwrap_or_else(nothing)))
-}
-
-/// The cause that a message at the deadline would begin with.
-fn worst(verdicts: &[(super::asked::Item, Verdict)]) -> Option<Cause> {
-    let causes = verdicts.iter().filter_map(|(_, verdict)| match verdict {
-        Verdict::Wait { cause, .. } | Verdict::Doomed(cause) => Some(cause),
-        Verdict::Ready => None,
-    });
-    causes.min_by_key(|cause| (cause.kind == Kind::Unfinished, cause.may_follow())).cloned()
 }
 
 /// Whether the outcome is what the case says.

@@ -49,6 +49,18 @@ pub(super) fn compose(world: &World, verdicts: &[(Item, Verdict)], late: Option<
     blocks.join("\n")
 }
 
+/// The cause that a message begins with.
+pub(super) fn first(verdicts: &[(Item, Verdict)]) -> Option<&Cause> {
+    let doomed = verdicts.iter().filter_map(|(_, verdict)| match verdict {
+        Verdict::Doomed(cause) => Some((false, cause)),
+        Verdict::Wait { cause, .. } => Some((true, cause)),
+        Verdict::Ready => None,
+    });
+    let order =
+        |(waits, cause): &(bool, &Cause)| (*waits, cause.kind == Kind::Unfinished, cause.may_follow());
+    doomed.min_by_key(order).map(|(_, cause)| cause)
+}
+
 fn place(item: &Item) -> String {
     format!("{item} in {}", item.key.namespace)
 }

@@ -28,6 +28,7 @@ pub mod verdict;
 mod world;
 
 use asked::{Asked, Item};
+use cause::Cause;
 use observe::Watching;
 use verdict::Verdict;
 use world::World;
@@ -42,6 +43,19 @@ const SYNC: Duration = Duration::from_secs(10);
 /// # Errors
 /// Something is doomed or not ready in its release's time: each such thing with its cause and evidence; exit 4.
 pub async fn wait(client: &Client, releases: &[Installed], events: &Events) -> Result<()> {
+    watch(client, releases, events).await.map_err(|failure| coded(Exit::NotReady, anyhow!(failure.text)))
+}
+
+/// Why something did not become ready.
+pub(crate) struct Failure {
+    /// For a person.
+    pub(crate) text: String,
+    /// The cause that it begins with.
+    pub(crate) cause: Option<Cause>,
+}
+
+/// As [`wait`], with the cause.
+pub(crate) async fn watch(client: &Client, releases: &[Installed], events: &Events) -> Result<(), Failure> {
     let mut asked = Asked::default();
     for release in releases {
         asked.extend(&release.asked);
@@ -78,7 +92,7 @@ pub async fn wait(client: &Client, releases: &[Installed], events: &Events) -> R
                 if let Some(error) = &watching.error {
                     text.push_str(&format!("\nWhat is known may be old: {error}"));
                 }
-                return Err(coded(Exit::NotReady, anyhow!(text)));
+                return Err(Failure { text, cause: message::first(&verdicts).cloned() });
             }
             wake = next_look(&verdicts, releases, begun, doomed_since, now);
         }

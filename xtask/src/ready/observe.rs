@@ -5,17 +5,19 @@ use std::fmt::Debug;
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Event, Node, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DynamicObject, LogParams};
-use kube::core::GroupVersionKind;
+use kube::core::{GroupVersionKind, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Told, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::asked::Asked;
@@ -59,14 +61,17 @@ impl Watching {
             watches.push(watch::<Service>(client, namespace));
             watches.push(watch::<Event>(client, namespace));
             watches.push(watch::<EndpointSlice>(client, namespace));
+            watches.push(names::<ConfigMap>(client, namespace));
+            watches.push(names::<Secret>(client, namespace));
+            watches.push(names::<ServiceAccount>(client, namespace));
         }
-        watches.push(told(Api::<Node>::all(client.clone()), "Node"));
+        watches.push(watch_all(Api::<Node>::all(client.clone()), "Node"));
         for (version, kind, namespace) in asked.customs() {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
             // The plural is a guess; where it is wrong the watch finds nothing, and the resource counts as it is.
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
             let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-            watches.push(told(api, kind));
+            watches.push(watch_all(api, kind));
         }
         let open = watches.len();
         Watching { client: client.clone(), watches, logs: FuturesUnordered::new(), open, error: None }
@@ -143,20 +148,44 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     K: Clone + DeserializeOwned + Debug + Send + Into<Object> + 'static,
 {
-    told(Api::<K>::namespaced(client.clone(), namespace), &K::kind(&()))
+    watch_all(Api::<K>::namespaced(client.clone(), namespace), &K::kind(&()))
 }
 
-/// The changes of one kind; what a new list no longer has is gone.
-fn told<K>(api: Api<K>, kind: &str) -> BoxStream<'static, Said>
+fn watch_all<K>(api: Api<K>, kind: &str) -> BoxStream<'static, Said>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Into<Object> + 'static,
 {
+    told(watcher(api, watcher::Config::default()), kind, Into::into)
+}
+
+/// Watches which objects of a kind there are; what they hold is nobody's business.
+fn names<K>(client: &Client, namespace: &str) -> BoxStream<'static, Said>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let api = Api::<PartialObjectMeta<K>>::namespaced(client.clone(), namespace);
+    let kind = K::kind(&()).into_owned();
+    let object = move |meta: PartialObjectMeta<K>| {
+        let mut object = DynamicObject::new(&meta.name_any(), &ApiResource::erase::<K>(&()));
+        object.metadata.namespace = meta.namespace();
+        Object::Custom(Box::new(object))
+    };
+    told(watcher(api, watcher::Config::default()), &kind, object)
+}
+
+/// The changes of one kind; what a new list no longer has is gone.
+fn told<K: Send + 'static>(
+    watch: impl Stream<Item = watcher::Result<Told<K>>> + Send + 'static,
+    kind: &str,
+    object: impl Fn(K) -> Object + Send + 'static,
+) -> BoxStream<'static, Said> {
     let kind = kind.to_owned();
     let mut known: BTreeMap<Key, u64> = BTreeMap::new();
     let mut list = 0;
     let mut synced = false;
-    let stream = watcher(api, watcher::Config::default()).default_backoff();
-    stream
+    watch
+        .default_backoff()
         .map(move |told| {
             let mut said = Vec::new();
             let mut sync = |said: &mut Vec<Said>| {
@@ -166,13 +195,13 @@ where
             };
             match told {
                 Ok(Told::Init) => list += 1,
-                Ok(Told::InitApply(object) | Told::Apply(object)) => {
-                    let object: Object = object.into();
+                Ok(Told::InitApply(told) | Told::Apply(told)) => {
+                    let object = object(told);
                     known.insert(object.key(), list);
                     said.push(Said::Change(Change::Applied(object)));
                 }
-                Ok(Told::Delete(object)) => {
-                    let key = object.into().key();
+                Ok(Told::Delete(told)) => {
+                    let key = object(told).key();
                     known.remove(&key);
                     said.push(Said::Change(Change::Gone(kind.clone(), key)));
                 }

@@ -13,16 +13,21 @@ use kube::{Api, Client, discovery};
 use tokio::time::Instant;
 
 use super::asked::Asked;
-use super::corpus::{Applied, Case, Expect, Later};
+use super::cause::{Cause, Kind};
+use super::corpus::{Applied, Case, Expect, Later, Outcome};
 use super::observe::Watching;
 use super::record::Recorder;
 use super::verdict::{self, Verdict};
 use super::world::World;
+use crate::events::Events;
+use crate::release::Installed;
 use crate::{fixtures, labels};
 
 /// How long after everything is ready a case that heals is recorded on.
 const AFTER_READY: Duration = Duration::from_secs(3);
 
+/// The field manager of what is applied.
+const MANAGER: &str = "k8s-test-corpus";
 /// When `cargo xtask clean` may remove what a recording that was broken off has left.
 const EXPIRES: jiff::SignedDuration = jiff::SignedDuration::from_mins(60);
 
@@ -90,7 +95,7 @@ async fn record_in(client: &Client, tape: Tape<'_>) -> Result<()> {
     let end = begun + Duration::from_secs(case.seconds);
     let mut ready_since: Option<Instant> = None;
     let steps = async {
-        fixtures::apply_text(client, name.into(), &manifest, tape.namespace, "k8s-test-corpus").await?;
+        fixtures::apply_text(client, name.into(), &manifest, tape.namespace, MANAGER).await?;
         for step in &case.later {
             tokio::time::sleep_until(begun + Duration::from_secs(step.after)).await;
             tape.later(client, step).await?;
@@ -128,6 +133,48 @@ async fn record_in(client: &Client, tape: Tape<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Applies a case and waits as a run does; the outcome is that of a whole run's wait.
+///
+/// # Errors
+/// The API refuses its objects.
+pub async fn live(client: &Client, tape: Tape<'_>, events: &Events) -> Result<Outcome> {
+    let mut outcome = Outcome::Ready;
+    let work = async {
+        let manifest = tape.render(&tape.case.manifest)?;
+        let release = Installed {
+            name: tape.name.to_owned(),
+            asked: Asked::read(&manifest, tape.namespace)?,
+            patience: tape.case.patience.clone(),
+            timeout: Duration::from_secs(tape.case.seconds.max(90)),
+        };
+        let steps = async {
+            for step in &tape.case.later {
+                tokio::time::sleep(Duration::from_secs(step.after)).await;
+                tape.later(client, step).await?;
+            }
+            anyhow::Ok(())
+        };
+        fixtures::apply_text(client, tape.name.into(), &manifest, tape.namespace, MANAGER).await?;
+        let begun = Instant::now();
+        let releases = [release];
+        let (mut end, done) = tokio::join!(super::watch(client, &releases, events), steps);
+        done?;
+        if end.is_ok() && !tape.case.later.is_empty() {
+            // What came later is a deployment of its own.
+            end = super::watch(client, &releases, events).await;
+        }
+        if let Err(failure) = end {
+            let cause = failure.cause.unwrap_or_else(|| Cause::new(Kind::Unfinished, failure.text));
+            let late = begun.elapsed() >= releases[0].timeout;
+            let at = i64::try_from(begun.elapsed().as_millis())?;
+            outcome = if late { Outcome::Late(cause) } else { Outcome::Doomed(cause, at) };
+        }
+        Ok(())
+    };
+    inside(client, tape.namespace, tape.name, work).await?;
+    Ok(outcome)
+}
+
 impl Tape<'_> {
     fn render(self, text: &str) -> Result<String> {
         let facts = minijinja::context! { image => self.image, namespace => self.namespace };
@@ -138,7 +185,7 @@ impl Tape<'_> {
 
     async fn later(self, client: &Client, step: &Later) -> Result<()> {
         let manifest = self.render(&step.manifest)?;
-        fixtures::apply_text(client, self.name.into(), &manifest, self.namespace, "k8s-test-corpus").await?;
+        fixtures::apply_text(client, self.name.into(), &manifest, self.namespace, MANAGER).await?;
         for (kind, name) in &step.delete {
             let (version, kind) = kind.rsplit_once('/').unwrap_or(("v1", kind));
             let (group, version) = version.split_once('/').unwrap_or(("", version));

@@ -186,6 +186,11 @@ impl World {
         self.waiting.get(&(pod.clone(), container.to_owned())).map(|waiting| waiting.since)
     }
 
+    /// Whether there is a ConfigMap, Secret or ServiceAccount of this name, as far as is known.
+    pub(super) fn has(&self, kind: &str, key: &Key) -> bool {
+        self.customs.contains_key(&(kind.to_owned(), key.clone()))
+    }
+
     /// The events of an object, the newest last.
     pub(super) fn events_of(&self, kind: &str, key: &Key) -> Vec<&Event> {
         let of = |event: &&Event| {

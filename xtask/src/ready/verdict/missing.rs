@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::ContainerStatus;
 
 use super::{CauseKind, Finding, Look, after};
 use crate::ready::cause::Cause;
+use crate::ready::object::Key;
 
 /// How long the kubelet's view may be behind the API server's.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -49,6 +50,7 @@ pub(super) fn read(said: &str) -> Option<Missing<'_>> {
 /// The finding for what is missing since then; who may yet make it decides how long it may be missing.
 pub(super) fn finding(
     look: &Look<'_>,
+    namespace: &str,
     missing: &Missing<'_>,
     said: &str,
     since: Option<Timestamp>,
@@ -58,12 +60,17 @@ pub(super) fn finding(
             let cause_kind =
                 if *kind == "Secret" { CauseKind::SecretMissing } else { CauseKind::ConfigMapMissing };
             let cause = Cause::new(cause_kind, format!("the {kind} {name} does not exist")).said(said);
-            Finding::until(cause, patience(look, kind, name, since))
+            Finding::until(cause, patience(look, kind, &Key::new(namespace, name), since))
         }
         Missing::Key(kind, name, key) => {
             let object = if name.is_empty() { format!("a {kind}") } else { format!("the {kind} {name}") };
             let cause = Cause::new(CauseKind::KeyMissing, format!("{object} has no key {key}")).said(said);
-            Finding::until(cause, patience(look, kind, name, since))
+            // Whether the object has the key by now cannot be seen.
+            let limit = match look.asked.makers(kind, name) {
+                Some(_) => after(since, look.patience.missing),
+                None => after(since, SETTLE),
+            };
+            Finding::until(cause, limit)
         }
     }
 }
@@ -72,9 +79,14 @@ pub(super) fn finding(
 pub(super) fn patience(
     look: &Look<'_>,
     kind: &str,
-    name: &str,
+    key: &Key,
     since: Option<Timestamp>,
 ) -> Option<Timestamp> {
+    let name = key.name.as_str();
+    if look.world.has(kind, key) {
+        // It has come meanwhile, and whoever misses it will try again.
+        return after(since, look.patience.missing);
+    }
     let Some(makers) = look.asked.makers(kind, name) else { return after(since, SETTLE) };
     let at_work = |item: &&crate::ready::asked::Item| {
         // A maker that waits for the very object that it should make is asked without its pods.
@@ -95,6 +107,7 @@ fn waits_for(pod: &k8s_openapi::api::core::v1::Pod, name: &str) -> bool {
 
 pub(super) fn judge(
     look: &Look<'_>,
+    namespace: &str,
     status: &ContainerStatus,
     reason: &str,
     said: &str,
@@ -104,7 +117,7 @@ pub(super) fn judge(
         return None;
     }
     if let Some(missing) = read(said) {
-        return Some(finding(look, &missing, said, since));
+        return Some(finding(look, namespace, &missing, said, since));
     }
     if said.contains("runAsNonRoot") || said.contains("non-numeric user") {
         let text = format!("the image {} runs as root, and the pod forbids it", status.image);

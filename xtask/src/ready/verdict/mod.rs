@@ -269,7 +269,7 @@ impl Look<'_> {
             let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
             let said = waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default();
             let finding = image::judge(self, status, reason, said, since)
-                .or_else(|| missing::judge(self, status, reason, said, since))
+                .or_else(|| missing::judge(self, &key.namespace, status, reason, said, since))
                 .or_else(|| crash::judge(self, item, key, pod, status, init))
                 .or_else(|| probe::judge(self, key, status));
             found.extend(finding.map(|mut finding| {

@@ -68,7 +68,7 @@ fn refused(look: &Look<'_>, item: &Item, said: &str, since: Option<Timestamp>) -
         let limit = if name == "default" {
             after(since, NODE_TIME)
         } else {
-            missing::patience(look, "ServiceAccount", name, since)
+            missing::patience(look, "ServiceAccount", &Key::new(&item.key.namespace, name), since)
         };
         return Finding::until(cause.said(said), limit);
     }
@@ -266,7 +266,7 @@ pub(super) fn mounts(look: &Look<'_>, key: &Key) -> Option<Finding> {
         return Some(Finding::open(cause.said(said)));
     }
     if let Some(missing) = missing::read(said) {
-        return Some(missing::finding(look, &missing, said, since));
+        return Some(missing::finding(look, &key.namespace, &missing, said, since));
     }
     let volume =
         said.split("for volume \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("of it");
