@@ -174,7 +174,11 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
         match run_suite(session, plan, &ground, &held, suite, tests).await {
             Ok(tests) => results.extend(tests),
             Err(error) => {
-                let error = error.context(format!("suite {}", suite.id()));
+                // The first line of a message is the cause; with one suite nobody asks which.
+                let error = match plan.suites.len() {
+                    1 => error,
+                    _ => error.context(format!("suite {}", suite.id())),
+                };
                 if let Some(first) = failure.replace(error) {
                     session.events.warn(crate::exit::message(&first));
                 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use camino::Utf8PathBuf;
+
 use crate::bundle::{self, Source};
 use crate::events::Phase;
 use crate::exit::message;
@@ -13,6 +15,11 @@ use crate::text;
 const FOLDER: &str = "bundle";
 /// How long kind may take to export the nodes' logs.
 const NODES: Duration = Duration::from_secs(60);
+
+/// Where the bundle of a run is, if one was written.
+pub(super) fn folder(plan: &Plan) -> Option<Utf8PathBuf> {
+    Some(plan.output.join(FOLDER)).filter(|folder| folder.exists())
+}
 
 /// Writes the bundle of a run, where it got as far as a cluster; a failure of that is only told.
 pub(super) async fn keep(session: &Session, plan: &Plan) {
@@ -63,7 +70,8 @@ pub(super) async fn keep(session: &Session, plan: &Plan) {
 /// See <https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions>.
 pub(super) fn annotation(error: &str) -> String {
     let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-    let title = error.lines().next().unwrap_or("k8s-test failed");
+    let causes = error.lines().filter_map(|line| line.trim_start().strip_prefix("caused by: "));
+    let title = causes.last().or(error.lines().next()).unwrap_or("k8s-test failed");
     let title = escape(title).replace(':', "%3A").replace(',', "%2C");
     format!("::error title={title}::{}", escape(error))
 }

@@ -167,6 +167,9 @@ fn finish(
     if let Some(path) = &path {
         end.push_str(&format!("\ncritical path: {path}"));
     }
+    if let Some(bundle) = evidence::folder(plan) {
+        end.push_str(&format!("\nbundle: {}", session.workspace.show(&bundle)));
+    }
     let output = session.workspace.show(&plan.output);
     print(&format!("{end}{}", console::summary(&record.tests, &verdict, output.as_str())));
     Ok((exit, verdict))

@@ -260,6 +260,10 @@ pub(super) fn mounts(look: &Look<'_>, key: &Key) -> Option<Finding> {
         &["FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox"],
     )?;
     let said = message(event);
+    // The kubelet's view of a pod's first second; it tries again.
+    if said.contains("failed to sync") || said.contains("not registered") {
+        return None;
+    }
     let since = look.world.first_time(event);
     if event.reason.as_deref() == Some("FailedCreatePodSandBox") {
         let cause = Cause::new(CauseKind::Sandbox, "the node cannot make its pod's sandbox");
