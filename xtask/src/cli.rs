@@ -275,6 +275,11 @@ pub struct Times {
 pub enum Bench {
     /// Brings images to nodes: with `images load`, with `kind load`, and by a registry on this machine
     Images(BenchImages),
+    /// How long until a release is known to be ready, beside helm and kubectl; written to target/bench/wait.md
+    Wait(BenchReady),
+    /// How long until a release is known to have failed, and whether the cause is named, beside helm and kubectl;
+    /// written to target/bench/fail.md
+    Fail(BenchReady),
 }
 
 /// `bench images`.
@@ -324,6 +329,20 @@ pub struct Ci {
     /// Leave the suites out: no Docker and no cluster needed
     #[arg(long)]
     pub no_cluster: bool,
+}
+
+/// `bench wait` and `bench fail`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchReady {
+    /// The Kind cluster, which exists; default: k8s-test
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub runs: u16,
+    /// How long each may wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(10..=600))]
+    pub timeout: u16,
 }
 
 /// `corpus`.

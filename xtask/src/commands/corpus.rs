@@ -19,7 +19,7 @@ use crate::setup::Machine;
 use crate::{fail, fixtures, images, names, text};
 
 /// The image that the cases' containers run.
-const IMAGE: &str = "python-base";
+pub(super) const IMAGE: &str = "python-base";
 /// What several cases need beside their own objects, such as a registry that refuses.
 const SHARED: &str = "shared/registry.yaml";
 

@@ -224,3 +224,47 @@ fn told<K: Send + 'static>(
         .flatten()
         .boxed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str) -> Pod {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": name, "namespace": "ns"}})).unwrap()
+    }
+
+    async fn shown(events: Vec<watcher::Result<Told<Pod>>>) -> Vec<String> {
+        let said = told(futures::stream::iter(events), "Pod", Into::into);
+        said.map(|said| match said {
+            Said::Change(Change::Applied(object)) => format!("+{}", object.key().name),
+            Said::Change(Change::Gone(_, key)) => format!("-{}", key.name),
+            Said::Change(Change::Log(..)) => "log".to_owned(),
+            Said::Synced => "synced".to_owned(),
+            Said::Failed(_) => "failed".to_owned(),
+        })
+        .collect()
+        .await
+    }
+
+    #[tokio::test]
+    async fn what_went_while_the_watch_was_broken_is_gone() {
+        let events = vec![
+            Ok(Told::Init),
+            Ok(Told::InitApply(pod("a"))),
+            Ok(Told::InitApply(pod("b"))),
+            Ok(Told::InitDone),
+            Ok(Told::Delete(pod("a"))),
+            // 410 Gone: the watcher lists anew.
+            Ok(Told::Init),
+            Ok(Told::InitApply(pod("c"))),
+            Ok(Told::InitDone),
+        ];
+        assert_eq!(shown(events).await, ["+a", "+b", "synced", "-a", "+c", "-b"]);
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_may_not_be_listed_holds_up_nobody() {
+        let error = || watcher::Error::NoResourceVersion;
+        assert_eq!(shown(vec![Err(error()), Err(error())]).await, ["failed", "synced", "failed"]);
+    }
+}

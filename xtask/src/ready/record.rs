@@ -130,3 +130,47 @@ fn read_line(line: &str, objects: &mut Objects) -> Result<(u64, Change)> {
     };
     Ok((at, change))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_recorded_is_read_back() {
+        let start = Timestamp::UNIX_EPOCH;
+        let pod = |phase: &str| {
+            let value = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "a", "namespace": "ns", "managedFields": [{"manager": "m"}]},
+                "status": {"phase": phase},
+            });
+            Change::Applied(Object::parse(value).unwrap())
+        };
+        let gone = Change::Gone("Pod".to_owned(), Key::new("ns", "a"));
+        let mut recorder = Recorder::new(start);
+        let mut lines = Vec::new();
+        for (at, change) in [pod("Pending"), pod("Pending"), pod("Running"), gone].into_iter().enumerate() {
+            let at = start + SignedDuration::from_secs(i64::try_from(at).unwrap());
+            if let Some(line) = recorder.line(at, &change).unwrap() {
+                lines.push(serde_json::to_string(&line).unwrap());
+            }
+        }
+        let shown: Vec<String> = read(&lines.join("\n"), start)
+            .unwrap()
+            .into_iter()
+            .map(|(at, change)| match change {
+                Change::Applied(Object::Pod(pod)) => {
+                    assert!(pod.metadata.managed_fields.is_none());
+                    format!("{} {}", at.as_second(), pod.status.unwrap().phase.unwrap())
+                }
+                other => format!("{} {other:?}", at.as_second()),
+            })
+            .collect();
+        // The second told nothing new.
+        let gone = "3 Gone(\"Pod\", Key { namespace: \"ns\", name: \"a\" })";
+        assert_eq!(shown, ["0 Pending", "2 Running", gone]);
+        assert!(!lines[1].contains("Pending"), "a patch and not the whole: {}", lines[1]);
+    }
+}

@@ -176,7 +176,11 @@ pub async fn live(client: &Client, tape: Tape<'_>, events: &Events) -> Result<Ou
 }
 
 impl Tape<'_> {
-    fn render(self, text: &str) -> Result<String> {
+    /// A manifest of the case with its references filled in.
+    ///
+    /// # Errors
+    /// It is no template.
+    pub fn render(self, text: &str) -> Result<String> {
         let facts = minijinja::context! { image => self.image, namespace => self.namespace };
         minijinja::Environment::new()
             .render_str(text, facts)

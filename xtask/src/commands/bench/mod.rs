@@ -25,6 +25,7 @@ mod content;
 mod field;
 mod images;
 mod peers;
+mod ready;
 mod registry;
 mod report;
 
@@ -54,7 +55,11 @@ struct Running<'a> {
 }
 
 pub(super) async fn run(args: &Bench, env: &Env) -> Result<Exit> {
-    let Bench::Images(args) = args;
+    let args = match args {
+        Bench::Images(args) => args,
+        Bench::Wait(args) => return super::interruptible(ready::run(args, false, env)).await,
+        Bench::Fail(args) => return super::interruptible(ready::run(args, true, env)).await,
+    };
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;
     let folder = session.workspace.root.join("target/bench");

@@ -147,7 +147,7 @@ fn name(case: BenchCase) -> &'static str {
 }
 
 /// The median of sorted values.
-fn median(sorted: &[f64]) -> Option<f64> {
+pub(super) fn median(sorted: &[f64]) -> Option<f64> {
     let middle = sorted.len() / 2;
     match sorted.len() {
         0 => None,
