@@ -126,6 +126,28 @@ impl Asked {
         Ok(asked)
     }
 
+    /// The Jobs among a manifest's hooks: helm waits for each to complete, or for its own timeout.
+    ///
+    /// # Errors
+    /// The manifest is no YAML.
+    pub fn hooks(manifest: &str, namespace: &str) -> Result<Asked> {
+        let mut asked = Asked::default();
+        for object in objects(manifest)? {
+            let hook = text(&object, &["metadata", "annotations", "helm.sh/hook"]).unwrap_or_default();
+            let ours = hook
+                .split(',')
+                .map(str::trim)
+                .any(|hook| matches!(hook, "pre-install" | "post-install" | "pre-upgrade" | "post-upgrade"));
+            if let (true, Some("Job"), Some(name)) =
+                (ours, text(&object, &["kind"]), text(&object, &["metadata", "name"]))
+            {
+                let namespace = text(&object, &["metadata", "namespace"]).unwrap_or(namespace);
+                asked.items.push(Item { kind: Kind::Job, key: Key::new(namespace, name) });
+            }
+        }
+        Ok(asked)
+    }
+
     fn take(&mut self, object: &Value, namespace: &str) {
         let (Some(version), Some(kind), Some(name)) =
             (text(object, &["apiVersion"]), text(object, &["kind"]), text(object, &["metadata", "name"]))
@@ -298,6 +320,12 @@ spec: {target: {name: from-vault}}
         ];
         assert_eq!(items, expected);
         assert_eq!(asked().customs().into_iter().collect::<Vec<_>>(), [("example.com/v1", "Vault", "ns")]);
+    }
+
+    #[test]
+    fn hooks_that_helm_waits_for_are_jobs() {
+        let hooks = Asked::hooks(MANIFEST, "ns").unwrap();
+        assert_eq!(hooks.items.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Job before"]);
     }
 
     #[test]

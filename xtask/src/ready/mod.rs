@@ -30,6 +30,7 @@ mod world;
 use asked::{Asked, Item};
 use cause::Cause;
 use observe::Watching;
+use patience::Patience;
 use verdict::Verdict;
 use world::World;
 
@@ -104,6 +105,37 @@ pub(crate) async fn watch(client: &Client, releases: &[Installed], events: &Even
                     watching.want(logs);
                 }
             }
+            () = tokio::time::sleep_until(wake) => {}
+        }
+    }
+}
+
+/// Ends when something of `asked` is doomed that was made after the call; else never.
+///
+/// helm waits for its hooks without a look at their pods.
+pub(crate) async fn doomed(client: &Client, asked: &Asked, patience: &Patience) -> Failure {
+    if asked.items.is_empty() {
+        return std::future::pending().await;
+    }
+    let mut watching = Watching::new(client, asked);
+    let mut world = World::default();
+    // Kubernetes' times are whole seconds.
+    let begun = Timestamp::now() - SignedDuration::from_secs(1);
+    loop {
+        let now = Timestamp::now();
+        let verdicts = verdict::judge(&world, asked, &asked.items, patience, now);
+        if verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Doomed(_))) {
+            let text = message::compose(&world, &verdicts, None);
+            return Failure { text, cause: message::first(&verdicts).cloned() };
+        }
+        let wake = next_look(&verdicts, &[], Instant::now(), None, now);
+        tokio::select! {
+            change = watching.next() => if let Some(change) = change
+                && change.is_since(begun)
+            {
+                let logs = world.apply(Timestamp::now(), change);
+                watching.want(logs);
+            },
             () = tokio::time::sleep_until(wake) => {}
         }
     }

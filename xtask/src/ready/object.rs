@@ -74,6 +74,15 @@ macro_rules! objects {
                 }
             }
 
+            /// When it was made.
+            pub(super) fn made(&self) -> Option<jiff::Timestamp> {
+                let time = match self {
+                    $(Object::$kind(object) => object.creation_timestamp(),)*
+                    Object::Custom(object) => object.creation_timestamp(),
+                };
+                time.map(|time| time.0)
+            }
+
             /// Reads one from its JSON, with `apiVersion` and `kind`.
             ///
             /// # Errors

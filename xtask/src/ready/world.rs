@@ -27,6 +27,16 @@ pub enum Change {
     Log(LogOf, String),
 }
 
+impl Change {
+    /// Whether it is of an object that was made at or after a time; what has no time counts.
+    pub(super) fn is_since(&self, time: Timestamp) -> bool {
+        match self {
+            Change::Applied(object) => object.made().is_none_or(|made| made >= time),
+            _ => true,
+        }
+    }
+}
+
 /// A container's attempt whose log is wanted or known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogOf {

@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::cluster::Cluster;
 use crate::config::{Release, Suite};
 use crate::events::{Events, Phase};
-use crate::exit::{Exit, ExitWith};
+use crate::exit::{Exit, ExitWith, coded};
 use crate::helm::{Helm, Install};
 use crate::images::deliver::Push;
 use crate::ledger::{Ledger, ReleaseName};
 use crate::namespaces::Namespaces;
-use crate::ready::asked::Asked;
 use crate::ready::patience::Patience;
+use crate::ready::{self, asked::Asked};
 use crate::template::{self, Facts};
 
 pub mod images;
@@ -128,7 +128,15 @@ async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Ins
     }
     let install = one.install();
     let upgrade = || installer.helm.upgrade_install(&install, release.timeout);
-    let mut installed = upgrade().await;
+    let hooks = Asked::hooks(&one.manifest, namespace)?;
+    let client = &installer.cluster.client;
+    let mut installed = tokio::select! {
+        installed = upgrade() => installed,
+        failure = ready::doomed(client, &hooks, &release.patience) => {
+            let text = format!("{}\nIt is a hook of the release {}, for which helm waits.", failure.text, release.name);
+            return Err(coded(Exit::NotReady, anyhow!(text)));
+        }
+    };
     if ours && installed.as_ref().is_err_and(lock::is_locked) {
         lock::unlock(&installer.cluster.client, &name).await.or_exit(Exit::Environment)?;
         installed = upgrade().await;

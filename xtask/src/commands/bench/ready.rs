@@ -190,7 +190,10 @@ impl Bench<'_> {
             let sh = Shell::new()?;
             // kubectl wait knows no condition of a StatefulSet.
             let command = if peer == Peer::KubectlWait && item.kind == Kind::Deployment {
-                cmd!(sh, "kubectl --namespace {namespace} wait --for=condition=Available {object} --timeout={left}s")
+                cmd!(
+                    sh,
+                    "kubectl --namespace {namespace} wait --for=condition=Available {object} --timeout={left}s"
+                )
             } else {
                 cmd!(sh, "kubectl --namespace {namespace} rollout status {object} --timeout={left}s")
             };
