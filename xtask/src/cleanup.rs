@@ -279,6 +279,7 @@ pub(crate) async fn prolong(client: &Client, namespace: &str, expires: Timestamp
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::ForwardWay;
 
     fn plan(keep: Keep, ephemeral: bool) -> Plan {
         Plan {
@@ -291,6 +292,7 @@ mod tests {
             filters: Vec::new(),
             jobs: 1,
             existing_namespace: None,
+            forward: ForwardWay::Auto,
             keep,
             bundle: false,
             setup: true,

@@ -76,6 +76,9 @@ pub struct K8sTest {
     /// Keep logs, objects and events of the deployment in a bundle also when all tests pass
     #[arg(long)]
     pub bundle: bool,
+    /// How the tests reach the deployment
+    #[arg(long, value_enum, default_value_t)]
+    pub forward: ForwardWay,
     /// Folder for the report and the logs; default: target/k8s-test/<run id>
     #[arg(long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
@@ -102,6 +105,9 @@ pub struct Local {
     /// Which cluster to use
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    /// How the deployment is reached
+    #[arg(long, value_enum, default_value_t)]
+    pub forward: ForwardWay,
     /// Use the machine as it is: install, start and download nothing
     #[arg(long)]
     pub no_setup: bool,
@@ -164,6 +170,19 @@ pub enum Provider {
     Kind,
     /// The user's own.
     Kubeconfig,
+}
+
+/// The way of a forward to its pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardWay {
+    /// Directly where that works, else through the API server.
+    #[default]
+    Auto,
+    /// By a NodePort Service and the node's address: for Kind on Linux.
+    Direct,
+    /// Through the API server, as `kubectl port-forward`: for any cluster.
+    Api,
 }
 
 /// When a deployment stays after its tests.

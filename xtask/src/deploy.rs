@@ -115,12 +115,21 @@ impl<'a> Site<'a> {
     /// # Errors
     /// As [`forward::open`] and [`Forward::prove`].
     pub async fn forward(self, open: &mut Vec<Forward>, after_rollout: bool) -> Result<()> {
-        let Session { events, .. } = self.session;
+        let Session { events, ledger, .. } = self.session;
+        let Site { plan, suite, ground, namespaces, .. } = self;
+        let place = forward::Place {
+            cluster: &ground.cluster,
+            suite,
+            run: &plan.run,
+            namespaces,
+            way: plan.forward,
+            ledger,
+            events,
+        };
         open.retain(|forward| self.suite.forwards.get(&forward.name) == Some(&forward.spec));
         for (name, spec) in &self.suite.forwards {
             if !open.iter().any(|forward| forward.name == *name) {
-                let client = &self.ground.cluster.client;
-                open.push(forward::open(client, name, spec, self.namespaces, events).await?);
+                open.push(forward::open(place, name, spec).await?);
             }
         }
         for forward in open {

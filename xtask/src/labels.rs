@@ -14,6 +14,8 @@ pub const VARIANT: &str = "k8s-test.local/variant";
 pub const UP: &str = "k8s-test.local/up";
 /// On a node: the hash of the configuration that its cluster was made from.
 pub const CONFIG: &str = "k8s-test.local/config";
+/// Annotation on a Service of ours: the forward that it is for.
+pub const FORWARD: &str = "k8s-test.local/forward";
 /// Annotation: when an object may be removed by anybody (RFC 3339).
 pub const EXPIRES: &str = "k8s-test.local/expires";
 

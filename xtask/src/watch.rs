@@ -1,10 +1,13 @@
-//! Watches a kind of object until its objects show what is awaited; never without a deadline.
+//! Watches a kind of object: until its objects show what is awaited, never without a deadline; or as long as somebody
+//! cares.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::ops::ControlFlow;
+use std::pin::pin;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
@@ -39,36 +42,60 @@ where
 {
     let mut objects = Objects::new();
     let mut last_error = None;
-    let watching = async {
-        let mut stream = watcher(api, config).default_backoff().boxed();
-        let mut listed = Objects::new();
-        while let Some(event) = stream.next().await {
-            match event {
-                Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => {
-                    listed.insert(object.name_any(), object);
-                    continue;
-                }
-                Ok(Event::InitDone) => objects = std::mem::take(&mut listed),
-                Ok(Event::Apply(object)) => {
-                    objects.insert(object.name_any(), object);
-                }
-                Ok(Event::Delete(object)) => {
-                    objects.remove(&object.name_any());
-                }
-                Err(error) => {
-                    last_error = Some(error);
-                    continue;
-                }
-            }
-            if let Some(decision) = decide(&objects) {
-                return Some(decision);
-            }
+    let stream = watcher(api, config).default_backoff();
+    let watching = follow(stream, &mut objects, |seen| match seen {
+        Ok(objects) => decide(objects).map_or(ControlFlow::Continue(()), ControlFlow::Break),
+        Err(error) => {
+            last_error = Some(error);
+            ControlFlow::Continue(())
         }
-        None
-    };
+    });
     match tokio::time::timeout(deadline, watching).await {
         Ok(Some(decision)) => Ok(decision),
         Ok(None) | Err(_) => Err(Late { objects, error: last_error }),
     }
+}
+
+/// Keeps `objects` as `events` tell and shows them after each change, and each error; until `see` breaks.
+///
+/// While the objects are listed anew, those known before stay.
+pub async fn follow<K, T>(
+    events: impl Stream<Item = Result<Event<K>, watcher::Error>>,
+    objects: &mut Objects<K>,
+    mut see: impl FnMut(Result<&Objects<K>, watcher::Error>) -> ControlFlow<T>,
+) -> Option<T>
+where
+    K: Resource,
+{
+    let mut events = pin!(events);
+    let mut listed = Objects::new();
+    while let Some(event) = events.next().await {
+        let error = match event {
+            Ok(Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                listed.insert(object.name_any(), object);
+                continue;
+            }
+            Ok(Event::InitDone) => {
+                *objects = std::mem::take(&mut listed);
+                None
+            }
+            Ok(Event::Apply(object)) => {
+                objects.insert(object.name_any(), object);
+                None
+            }
+            Ok(Event::Delete(object)) => {
+                objects.remove(&object.name_any());
+                None
+            }
+            Err(error) => Some(error),
+        };
+        if let ControlFlow::Break(end) = see(error.map_or(Ok(&*objects), Err)) {
+            return Some(end);
+        }
+    }
+    None
 }

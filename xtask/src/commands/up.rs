@@ -54,6 +54,7 @@ impl Request {
             suites: args.suite.iter().cloned().collect(),
             variant: args.variant.iter().cloned().collect(),
             cluster: args.cluster.clone(),
+            forward: args.forward,
             no_setup: args.no_setup,
             filters: filters.to_vec(),
             jobs,

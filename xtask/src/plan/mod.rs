@@ -6,7 +6,7 @@ use anyhow::Result;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
-use crate::cli::{ClusterArgs, K8sTest, Keep, Provider};
+use crate::cli::{ClusterArgs, ForwardWay, K8sTest, Keep, Provider};
 use crate::config::suite::{DEFAULT_VARIANT, FILE};
 use crate::config::{self, Suite, Workspace};
 use crate::env::Env;
@@ -44,6 +44,8 @@ pub struct Plan {
     /// A namespace to deploy into instead of new ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub existing_namespace: Option<String>,
+    /// How the tests reach the deployment.
+    pub forward: ForwardWay,
     /// When the deployment stays at the end.
     pub keep: Keep,
     /// Whether a bundle is written also when all tests pass.
@@ -113,6 +115,7 @@ impl Plan {
             filters: args.filters.clone(),
             jobs: args.jobs.map_or(cpus, usize::from),
             existing_namespace: args.existing_helm_namespace.clone(),
+            forward: args.forward,
             keep,
             bundle: args.bundle,
             setup: !args.no_setup,
@@ -160,7 +163,12 @@ impl Plan {
                 line("", &format!("release {} from {chart} into {}", release.name, release.namespace));
             }
             for (name, forward) in &suite.forwards {
-                line("", &format!("forward {name} to port {} of {}", forward.port, forward.selector));
+                let way = match self.forward {
+                    ForwardWay::Auto => "",
+                    ForwardWay::Direct => ", directly",
+                    ForwardWay::Api => ", through the API server",
+                };
+                line("", &format!("forward {name} to port {} of {}{way}", forward.port, forward.selector));
             }
             match &suite.run {
                 config::Run::Tests { tests } => line("", &format!("tests of the package {tests}")),

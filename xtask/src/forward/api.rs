@@ -1,0 +1,264 @@
+//! The way to a pod through the API server, which exists on every cluster: sessions of the pod's `portforward`, opened
+//! ahead and used again.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use http::header::{CONNECTION, UPGRADE};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use kube::Client;
+use kube::client::Body;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::http1::Ends;
+use super::pods::{Pods, ReadyPod};
+use super::relay::{Dial, Outage};
+use super::spdy::{Session, Stream};
+
+/// Sessions that wait for the next connection; opening one takes several TLS handshakes.
+const SPARE: usize = 2;
+/// Sessions that are kept for later.
+const KEPT: usize = 16;
+/// How long a session waits; load balancers before API servers forget idle connections.
+const AGE: Duration = Duration::from_secs(45);
+/// How long opening a session may take.
+const OPEN: Duration = Duration::from_secs(5);
+/// Between two attempts to open one ahead.
+const OPEN_AGAIN: Duration = Duration::from_millis(250);
+/// How long a server that speaks no HTTP may be silent after its client has finished, before that counts as the end.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Pods' ports by the API; clones share the sessions.
+#[derive(Clone)]
+pub(super) struct Api(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    namespace: String,
+    port: u16,
+    idle: Mutex<Vec<Idle>>,
+    /// A session was taken.
+    taken: Notify,
+}
+
+struct Idle {
+    uid: String,
+    session: Session,
+    since: Instant,
+}
+
+impl Api {
+    pub(super) fn new(client: Client, namespace: &str, port: u16) -> Api {
+        let (idle, taken) = (Mutex::default(), Notify::new());
+        Api(Arc::new(Inner { client, namespace: namespace.to_owned(), port, idle, taken }))
+    }
+
+    /// Keeps sessions to the newest ready pod ahead of who will want them; the caller runs it.
+    pub(super) async fn keep_ahead(self, mut pods: Pods) {
+        loop {
+            let seen = pods.seen();
+            self.forget_others(&seen.ready);
+            let mut failed = false;
+            if let Some(pod) = seen.ready.first() {
+                let missing =
+                    SPARE.saturating_sub(self.idle().iter().filter(|idle| idle.uid == pod.uid).count());
+                for _ in 0..missing {
+                    match self.open(pod).await {
+                        Ok(session) => self.put(pod.uid.clone(), session),
+                        Err(error) => {
+                            tracing::debug!("no session ahead: {error:#}");
+                            failed = true;
+                            break;
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                () = pods.changed() => {}
+                () = self.0.taken.notified(), if !failed => {}
+                () = sleep(OPEN_AGAIN), if failed => {}
+                () = sleep(AGE / 2) => {}
+            }
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_others(&self, ready: &[ReadyPod]) {
+        let is_ready = |uid: &str| ready.iter().any(|pod| pod.uid == uid);
+        self.idle().retain(|idle| idle.since.elapsed() < AGE && is_ready(&idle.uid));
+    }
+
+    fn put(&self, uid: String, session: Session) {
+        let mut idle = self.idle();
+        if idle.len() < KEPT {
+            idle.push(Idle { uid, session, since: Instant::now() });
+        }
+    }
+
+    fn take(&self, uid: &str) -> Option<Session> {
+        let mut idle = self.idle();
+        // The last one is the likeliest to be alive.
+        while let Some(place) = idle.iter().rposition(|idle| idle.uid == uid) {
+            let mut session = idle.remove(place).session;
+            self.0.taken.notify_one();
+            if session.is_usable() {
+                return Some(session);
+            }
+        }
+        None
+    }
+
+    /// Opens a session.
+    async fn open(&self, pod: &ReadyPod) -> Result<Session> {
+        let Inner { client, namespace, .. } = &*self.0;
+        let name = &pod.name;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/portforward");
+        let request = Request::post(path)
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "SPDY/3.1")
+            .header("X-Stream-Protocol-Version", "portforward.k8s.io")
+            .body(Body::empty())?;
+        let answer = match timeout(OPEN, client.send(request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return Err(Outage(crate::exit::message(&error.into())).into()),
+            Err(_) => return Err(Outage(format!("no answer within {} s", OPEN.as_secs())).into()),
+        };
+        let status = answer.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(Session::new(TokioIo::new(hyper::upgrade::on(answer).await?)));
+        }
+        let text = timeout(OPEN, answer.into_body().collect()).await??.to_bytes();
+        let said: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+        let why = said["message"]
+            .as_str()
+            .map_or_else(|| String::from_utf8_lossy(&text).into_owned(), str::to_owned);
+        // A server that is starting or ending.
+        if status.is_server_error() {
+            return Err(Outage(format!("{status}: {why}")).into());
+        }
+        Err(anyhow!("the API server does not forward to pod {name}: {status}: {why}"))
+    }
+}
+
+impl Dial for Api {
+    type Upstream = Upstream;
+
+    async fn dial(&self, pods: &[ReadyPod], attempt: usize) -> Result<Upstream> {
+        let pod = &pods[attempt % pods.len()];
+        let session = match self.take(&pod.uid) {
+            Some(session) => session,
+            None => self.open(pod).await?,
+        };
+        let stream = session.open(self.0.port);
+        Ok(Upstream {
+            stream: Some(stream),
+            api: self.clone(),
+            uid: pod.uid.clone(),
+            ends: Ends::default(),
+            finished: false,
+            silence: Box::pin(sleep(Duration::ZERO)),
+            reader: None,
+        })
+    }
+}
+
+/// A connection to a pod.
+///
+/// To containerd, a stream that ends in one direction ends in the other a second later, whatever has not arrived by then.
+/// So the end of what a client sends is kept back until the answer is there; and the end of an answer is taken from
+/// HTTP, because the server's own would come that second late.
+pub(super) struct Upstream {
+    /// There until it is dropped.
+    stream: Option<Stream>,
+    api: Api,
+    uid: String,
+    ends: Ends,
+    /// The client has.
+    finished: bool,
+    silence: Pin<Box<Sleep>>,
+    reader: Option<Waker>,
+}
+
+impl Upstream {
+    fn stream(&mut self) -> io::Result<Pin<&mut Stream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn is_over(&self) -> bool {
+        self.ends.is_over() || self.finished && self.ends.is_settled()
+    }
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.is_over() {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        let read = self.stream()?.poll_read(cx, buf);
+        match &read {
+            Poll::Pending if self.finished && self.ends.is_opaque() => {
+                ready!(self.silence.as_mut().poll(cx));
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Pending => self.reader = Some(cx.waker().clone()),
+            Poll::Ready(_) => {
+                self.ends.answer(&buf.filled()[before..]);
+                if self.finished {
+                    self.silence.as_mut().reset(Instant::now() + SILENCE);
+                }
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(self.stream()?.poll_write(cx, buf))?;
+        self.ends.request(&buf[..written]);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.finished = true;
+        self.silence.as_mut().reset(Instant::now() + SILENCE);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        self.stream()?.poll_flush(cx)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        // Of an answer that nobody has waited for, the rest would still come.
+        let whole = self.is_over() || self.ends.is_settled();
+        if let Some(stream) = self.stream.take().filter(|stream| whole || stream.is_over()) {
+            let mut session = stream.into_session();
+            // Writes what ends the stream.
+            if session.is_usable() {
+                self.api.put(std::mem::take(&mut self.uid), session);
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The way to a pod past the API server: a NodePort Service of ours, reached by the node's address. For Kind on Linux,
+//! where the nodes are containers of a network that this machine is in.
+//!
+//! Each pod has a Service of its own, because the nodes learn of a rollout up to a second later than we do: of a Service for
+//! all of them they would still pass connections on to the address of a pod that has gone, where nobody answers or, by way of
+//! the node's other routes, a stranger. A pod owns its Service, so the cluster removes both together.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ApiResource, ListParams, Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Place;
+use super::pods::{Pods, ReadyPod};
+use super::relay::Dial;
+use crate::config::Forward as Spec;
+use crate::labels;
+use crate::ledger::{Ledger, Object};
+
+/// How long a node may take to pass a connection on: it is on this machine.
+const CONNECT: Duration = Duration::from_millis(500);
+/// How long the nodes may take to know a new Service.
+const PROGRAMMED: Duration = Duration::from_secs(5);
+/// Between two looks whether they do; nothing tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Between two attempts to make a Service.
+const SHOW_AGAIN: Duration = Duration::from_secs(1);
+
+/// The port of the newest ready pod, on the nodes; clones share it.
+#[derive(Clone)]
+pub(super) struct Direct(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    namespace: String,
+    /// Where objects are written down that do not go with a namespace of ours.
+    ledger: Option<Ledger>,
+    labels: std::collections::BTreeMap<String, String>,
+    run: String,
+    forward: String,
+    port: u16,
+    nodes: Vec<IpAddr>,
+    shown: Mutex<Option<Shown>>,
+}
+
+/// A pod that the nodes pass connections on to.
+#[derive(Clone)]
+struct Shown {
+    uid: String,
+    addresses: Arc<[SocketAddr]>,
+}
+
+impl Direct {
+    /// Makes the Service of `pod`, or takes the one that is there, and waits until the nodes pass connections on.
+    ///
+    /// # Errors
+    /// Why it cannot be reached this way.
+    pub(super) async fn open(place: Place<'_>, name: &str, spec: &Spec, pod: &ReadyPod) -> Result<Direct> {
+        let client = place.cluster.client.clone();
+        let nodes =
+            Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("list the nodes")?;
+        let of_kind = |node: &&Node| place.cluster.nodes.iter().any(|kind| kind.name() == node.name_any());
+        let nodes: Vec<IpAddr> = nodes.items.iter().filter(of_kind).filter_map(internal_address).collect();
+        if nodes.is_empty() {
+            bail!("the nodes tell no address");
+        }
+        let direct = Direct(Arc::new(Inner {
+            client,
+            namespace: place.namespaces.by_role[&spec.namespace].clone(),
+            ledger: (!place.namespaces.ours).then(|| place.ledger.clone()),
+            labels: labels::of(place.run, &place.suite.name, &place.suite.variant),
+            run: place.run.to_owned(),
+            forward: name.to_owned(),
+            port: spec.port,
+            nodes,
+            shown: Mutex::default(),
+        }));
+        direct.show(pod).await?;
+        Ok(direct)
+    }
+
+    /// Shows the newest ready pod, whichever that is; the caller runs it.
+    pub(super) async fn follow(self, mut pods: Pods) {
+        loop {
+            let newest = pods.seen().ready.first().cloned();
+            let missing = newest.filter(|pod| self.shown().is_none_or(|shown| shown.uid != pod.uid));
+            let Some(pod) = missing else {
+                pods.changed().await;
+                continue;
+            };
+            // A pod that goes meanwhile is not waited for.
+            tokio::select! {
+                shown = self.show(&pod) => if let Err(error) = shown {
+                    tracing::debug!("forward {}: pod {} is not on the nodes: {error:#}", self.0.forward, pod.name);
+                    sleep(SHOW_AGAIN).await;
+                },
+                () = pods.changed() => {}
+            }
+        }
+    }
+
+    fn shown(&self) -> Option<Shown> {
+        self.0.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn show(&self, pod: &ReadyPod) -> Result<()> {
+        let port = self.apply(pod).await?;
+        let addresses: Arc<[SocketAddr]> =
+            self.0.nodes.iter().map(|node| SocketAddr::new(*node, port)).collect();
+        let deadline = Instant::now() + PROGRAMMED;
+        for attempt in 0.. {
+            let Err(error) = connect(&addresses, attempt).await else { break };
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+        let shown = Shown { uid: pod.uid.clone(), addresses };
+        *self.0.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
+        Ok(())
+    }
+
+    /// Applies the Service and its one endpoint; gives its port on the nodes.
+    async fn apply(&self, pod: &ReadyPod) -> Result<u16> {
+        let address = pod.address.with_context(|| format!("pod {} has no address yet", pod.name))?;
+        let name = object_name(&self.0.run, &self.0.forward, &pod.uid);
+        let port = json!({"name": "forward", "port": self.0.port, "protocol": "TCP"});
+        let mut metadata = json!({
+            "name": name,
+            "labels": self.0.labels,
+            "annotations": {labels::FORWARD: self.0.forward},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}],
+        });
+        let service = json!({"metadata": metadata, "spec": {"type": "NodePort", "ports": [port]}});
+        metadata["labels"]["kubernetes.io/service-name"] = name.clone().into();
+        metadata["labels"]["endpointslice.kubernetes.io/managed-by"] = "k8s-test.local".into();
+        let slice = json!({
+            "metadata": metadata,
+            "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+            "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
+            "ports": [port],
+        });
+        self.apply_object::<EndpointSlice>(&name, slice).await?;
+        let service: Service = self.apply_object(&name, service).await?;
+        let port = service.spec.and_then(|spec| spec.ports?.into_iter().next()?.node_port);
+        port.and_then(|port| u16::try_from(port).ok())
+            .with_context(|| format!("the Service {name} has no port on the nodes"))
+    }
+
+    async fn apply_object<K>(&self, name: &str, mut object: Value) -> Result<K>
+    where
+        K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+        K: Clone + DeserializeOwned + Serialize + fmt::Debug,
+    {
+        let Inner { client, namespace, ledger, run, .. } = &*self.0;
+        object["apiVersion"] = K::api_version(&()).into();
+        object["kind"] = K::kind(&()).into();
+        if let Some(ledger) = ledger {
+            let (resource, namespace) = (ApiResource::erase::<K>(&()), Some(namespace.clone()));
+            let object = Object { resource, namespace, name: name.to_owned() };
+            ledger.record(|made| {
+                if !made.objects.contains(&object) {
+                    made.objects.push(object);
+                }
+            });
+        }
+        let params = PatchParams::apply(&labels::field_manager(run)).force();
+        let api: Api<K> = Api::namespaced(client.clone(), namespace);
+        let applied = api.patch(name, &params, &Patch::Apply(&object)).await;
+        applied.with_context(|| format!("apply the {} {name} in the namespace {namespace}", K::kind(&())))
+    }
+}
+
+async fn connect(addresses: &[SocketAddr], attempt: usize) -> Result<TcpStream> {
+    let address = addresses[attempt % addresses.len()];
+    let connected = timeout(CONNECT, TcpStream::connect(address)).await;
+    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let upstream =
+        connected.map_err(|error| anyhow!("no connection by the node's port {address}: {error}"))?;
+    upstream.set_nodelay(true)?;
+    Ok(upstream)
+}
+
+impl fmt::Display for Direct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes = self.0.nodes.iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        write!(f, "by the address {}", nodes.join(" or "))
+    }
+}
+
+impl Dial for Direct {
+    type Upstream = TcpStream;
+
+    async fn dial(&self, pods: &[ReadyPod], attempt: usize) -> Result<TcpStream> {
+        match self.shown().filter(|shown| pods.iter().any(|pod| pod.uid == shown.uid)) {
+            Some(shown) => connect(&shown.addresses, attempt).await,
+            None => Err(anyhow!("the nodes do not know the ready pods yet")),
+        }
+    }
+}
+
+fn internal_address(node: &Node) -> Option<IpAddr> {
+    let addresses = node.status.as_ref()?.addresses.as_ref()?;
+    addresses.iter().filter(|one| one.type_ == "InternalIP").find_map(|one| one.address.parse().ok())
+}
+
+/// A name that two runs in one namespace do not share and that a deployment's forward gets again.
+fn object_name(run: &str, forward: &str, pod: &str) -> String {
+    let hash = Sha256::digest(format!("{run}/{forward}/{pod}"));
+    let hash: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    format!("k8s-test-forward-{hash}")
+}
