@@ -299,6 +299,31 @@ pub enum Bench {
     /// How long until a release is known to have failed, and whether the cause is named, beside helm and kubectl;
     /// written to target/bench/fail.md
     Fail(BenchReady),
+    /// Forwards a pod's port: directly, through the API server, and with `kubectl port-forward`
+    Forward(BenchForward),
+}
+
+/// `bench forward`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchForward {
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub runs: u16,
+    /// Requests of each run, with a connection each
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests: u32,
+    /// The size of the large body
+    #[arg(long, value_name = "MIB", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub body: u32,
+    /// Then roll out so often under requests, kill a pod and restart the API server; 0 leaves that out
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub rollouts: u16,
+    /// Requests to make meanwhile, at least
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub rollout_requests: u64,
+    /// The Kind cluster to use, made where it is missing; default: one of its own, deleted at the end
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
 }
 
 /// `bench images`.

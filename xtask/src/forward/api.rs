@@ -119,6 +119,19 @@ impl Api {
         None
     }
 
+    /// A connection to the pod of this id.
+    fn upstream(&self, uid: &str, session: Session) -> Upstream {
+        Upstream {
+            stream: Some(session.open(self.0.port)),
+            api: self.clone(),
+            uid: uid.to_owned(),
+            ends: Ends::default(),
+            finished: false,
+            silence: Box::pin(sleep(Duration::ZERO)),
+            reader: None,
+        }
+    }
+
     /// Opens a session.
     async fn open(&self, pod: &ReadyPod) -> Result<Session> {
         let Inner { client, namespace, .. } = &*self.0;
@@ -160,16 +173,7 @@ impl Dial for Api {
             Some(session) => session,
             None => self.open(pod).await?,
         };
-        let stream = session.open(self.0.port);
-        Ok(Upstream {
-            stream: Some(stream),
-            api: self.clone(),
-            uid: pod.uid.clone(),
-            ends: Ends::default(),
-            finished: false,
-            silence: Box::pin(sleep(Duration::ZERO)),
-            reader: None,
-        })
+        Ok(self.upstream(&pod.uid, session))
     }
 }
 
@@ -260,5 +264,98 @@ impl Drop for Upstream {
                 self.api.put(std::mem::take(&mut self.uid), session);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// A connection and the server's end of its session.
+    fn upstream() -> (Api, Upstream, DuplexStream) {
+        let (ours, theirs) = duplex(1 << 20);
+        let api = Api::new(crate::fake_api::client().0, "ns", 80);
+        let upstream = api.upstream("1", Session::new(ours));
+        (api, upstream, theirs)
+    }
+
+    /// Data of the first connection of a session.
+    fn data(text: &str) -> Vec<u8> {
+        [&3_u32.to_be_bytes(), &(text.len() as u32).to_be_bytes(), text.as_bytes()].concat()
+    }
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const BYE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+
+    async fn read_all(upstream: &mut Upstream) -> String {
+        let mut text = String::new();
+        upstream.read_to_string(&mut text).await.unwrap();
+        text
+    }
+
+    // None of these servers ends its stream, as containerd does not within the first second.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_after_which_the_server_closes_ends_at_once() {
+        let (api, mut upstream, mut server) = upstream();
+        upstream.write_all(GET).await.unwrap();
+        server.write_all(&data(BYE)).await.unwrap();
+        assert_eq!(read_all(&mut upstream).await, BYE);
+        drop(upstream);
+        assert_eq!(api.idle().len(), 1, "the session is not kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_has_finished_gets_its_answer_however_late() {
+        let (_, mut upstream, mut server) = upstream();
+        upstream.write_all(GET).await.unwrap();
+        upstream.shutdown().await.unwrap();
+        tokio::spawn(async move {
+            sleep(60 * SILENCE).await;
+            server.write_all(&data(OK)).await.unwrap();
+            sleep(60 * SILENCE).await;
+        });
+        assert_eq!(read_all(&mut upstream).await, OK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_http_silence_is_the_end_once_the_client_has_finished() {
+        let (api, mut upstream, mut server) = upstream();
+        upstream.write_all(b"\0\0").await.unwrap();
+        upstream.shutdown().await.unwrap();
+        server.write_all(&data("bye")).await.unwrap();
+        assert_eq!(read_all(&mut upstream).await, "bye");
+        drop(upstream);
+        assert_eq!(api.idle().len(), 0, "more may come on that session");
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_server_has_gone_is_not_used() {
+        let (api, mut upstream, mut server) = upstream();
+        upstream.write_all(GET).await.unwrap();
+        server.write_all(&data(BYE)).await.unwrap();
+        read_all(&mut upstream).await;
+        drop(upstream);
+        drop(server);
+        assert!(api.take("1").is_none());
+    }
+
+    #[tokio::test]
+    async fn sessions_of_pods_that_are_not_ready_are_closed() {
+        let (api, upstream, mut server) = upstream();
+        drop(upstream);
+        api.put("1".to_owned(), Session::new(duplex(64).0));
+        api.put("2".to_owned(), Session::new(duplex(64).0));
+        api.forget_others(&[ReadyPod {
+            name: "b".to_owned(),
+            uid: "2".to_owned(),
+            address: None,
+            ports: Vec::new(),
+        }]);
+        assert_eq!(api.idle().iter().map(|idle| idle.uid.as_str()).collect::<Vec<_>>(), ["2"]);
+        // One without an answer is not kept at all.
+        assert_eq!(server.read_to_end(&mut Vec::new()).await.unwrap(), 0);
     }
 }

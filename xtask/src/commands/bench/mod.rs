@@ -1,4 +1,4 @@
-//! `bench images`: how long images take to the nodes, with ours, with `kind load`, and by a registry.
+//! `bench`: what we do beside what peers do. `bench images`, here: how long images take to the nodes, with ours, with `kind load`, and by a registry.
 //!
 //! Every peer is a program, timed from its start to its end on the same machine and nodes, in turns: a benchmark within
 //! one process would leave out what starting costs, and one after the other what the machine does meanwhile.
@@ -23,6 +23,7 @@ use crate::{cleanup, cmd, fail, images as stage, names, text};
 mod cases;
 mod content;
 mod field;
+mod forward;
 mod images;
 mod peers;
 mod ready;
@@ -55,11 +56,15 @@ struct Running<'a> {
 }
 
 pub(super) async fn run(args: &Bench, env: &Env) -> Result<Exit> {
-    let args = match args {
-        Bench::Images(args) => args,
-        Bench::Wait(args) => return super::interruptible(ready::run(args, false, env)).await,
-        Bench::Fail(args) => return super::interruptible(ready::run(args, true, env)).await,
-    };
+    match args {
+        Bench::Images(args) => run_images(args, env).await,
+        Bench::Forward(args) => forward::run(args, env).await,
+        Bench::Wait(args) => super::interruptible(ready::run(args, false, env)).await,
+        Bench::Fail(args) => super::interruptible(ready::run(args, true, env)).await,
+    }
+}
+
+async fn run_images(args: &BenchImages, env: &Env) -> Result<Exit> {
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;
     let folder = session.workspace.root.join("target/bench");
@@ -212,8 +217,7 @@ impl Running<'_> {
 
     /// Notes how busy the machine is before we make it so.
     fn look_at_load(&self) {
-        let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let load = text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default();
+        let load = load_of_machine();
         let facts = Facts { processors: processors(), load, ..Facts::default() };
         if facts.is_busy() {
             self.session
@@ -257,6 +261,12 @@ impl Running<'_> {
 
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// How many processes have wanted a processor, on an average of a minute.
+fn load_of_machine() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or_default()
 }
 
 /// Whether a reference in the local Docker is the benchmark's: of its images, or of its registry.

@@ -157,15 +157,20 @@ pub(super) fn median(sorted: &[f64]) -> Option<f64> {
 }
 
 fn shown(sorted: &[f64]) -> String {
+    range(sorted, "s")
+}
+
+/// The median of values with the least and the greatest.
+pub(super) fn range(sorted: &[f64], unit: &str) -> String {
     let (Some(median), Some(first), Some(last)) = (median(sorted), sorted.first(), sorted.last()) else {
         return "—".to_owned();
     };
-    // Where it is fast, tenths are too coarse to compare.
+    // Of what is small, tenths are too coarse to compare.
     let digits = if median < 10.0 { 2 } else { 1 };
     if sorted.len() == 1 {
-        return format!("{median:.digits$} s");
+        return format!("{median:.digits$} {unit}");
     }
-    format!("{median:.digits$} s ({first:.digits$} to {last:.digits$})")
+    format!("{median:.digits$} {unit} ({first:.digits$} to {last:.digits$})")
 }
 
 #[cfg(test)]
