@@ -266,6 +266,16 @@ impl Suite {
         }
         for (name, forward) in &self.forwards {
             has_role(&self.namespaces, &forward.namespace, &format!("forward `{name}`"), path)?;
+            if forward.port == 0 {
+                fail!(Exit::Usage, "{path}: forward `{name}`: port 0 is none; give the container's port");
+            }
+            if forward.selector.split(',').any(|part| part.trim().is_empty()) {
+                fail!(
+                    Exit::Usage,
+                    "{path}: forward `{name}`: the selector `{}` selects nothing in particular; write it like `app=web,tier=front`",
+                    forward.selector
+                );
+            }
         }
         if matches!(&self.run, Run::Command { command } if command.is_empty()) {
             fail!(Exit::Usage, "{path}: run: the command is empty");
@@ -332,6 +342,9 @@ mod tests {
             "default",
             "no namespace role `sys`",
         );
+        let forward = |more: &str| format!("forwards: {{w: {{namespace: user, {more}}}}}\n");
+        refused(&forward("selector: a=b, port: 0"), "default", "forward `w`: port 0");
+        refused(&forward("selector: '', port: 80"), "default", "write it like");
         refused("timeout: soon\n", "default", "`soon` is no duration");
         refused("imagse: []\n", "default", "did you mean `images`?");
         refused("variants: {default: {imagse: []}}\n", "default", "did you mean `images`?");

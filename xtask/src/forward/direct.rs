@@ -101,13 +101,13 @@ impl Direct {
                 pods.changed().await;
                 continue;
             };
-            // A pod that goes meanwhile is not waited for.
+            // A pod that is not the newest any more is not waited for.
             tokio::select! {
                 shown = self.show(&pod) => if let Err(error) = shown {
                     tracing::debug!("forward {}: pod {} is not on the nodes: {error:#}", self.0.forward, pod.name);
                     sleep(SHOW_AGAIN).await;
                 },
-                () = pods.changed() => {}
+                () = pods.superseded(&pod.uid) => {}
             }
         }
     }

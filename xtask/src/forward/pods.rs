@@ -82,6 +82,14 @@ impl Pods {
         }
     }
 
+    /// Waits until the pod of this id is not the newest ready one.
+    pub(super) async fn superseded(&mut self, uid: &str) {
+        let other = |seen: &Seen| seen.ready.first().is_none_or(|pod| pod.uid != uid);
+        if self.seen.wait_for(other).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The ready pods, once there is one; at `deadline` what is known.
     pub(super) async fn ready(&mut self, deadline: Instant) -> Result<Arc<[ReadyPod]>, Seen> {
         let ready = async {
