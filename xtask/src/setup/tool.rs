@@ -65,9 +65,12 @@ pub(super) async fn ensure(context: Context<'_>, name: &str, tool: &Tool) -> Res
             })?
         }
     };
-    // Complete before it has its name: another run may look at the same moment.
+    let version = version_of(name, &fresh).await?;
+    // Complete and of the version that its name says: another run may look at the same moment.
+    if version != tool.version {
+        bail!("{name} {} was asked for, and {version} has come: correct ci/tools.yaml", tool.version);
+    }
     std::fs::rename(&fresh, &place).with_context(|| format!("move {fresh} to {place}"))?;
-    let version = version_of(name, &place).await?;
     step.done(format!("into {folder}"));
     Ok(Program { program: place, version })
 }
@@ -75,17 +78,19 @@ pub(super) async fn ensure(context: Context<'_>, name: &str, tool: &Tool) -> Res
 /// Looks on PATH, then in the cache.
 pub(super) async fn find(env: &Env, name: &str, tool: &Tool) -> Found {
     let mut unsupported = None;
-    for program in packages::on_path(name).into_iter().chain([cached(env, name, tool)]) {
-        if !program.is_file() {
-            continue;
+    if let Some(program) = packages::on_path(name).filter(|program| program.is_file())
+        && let Ok(version) = version_of(name, &program).await
+    {
+        let found = Program { program, version };
+        if tool.supports(version) {
+            return Found::Usable(found);
         }
-        if let Ok(version) = version_of(name, &program).await {
-            let found = Program { program, version };
-            if tool.supports(version) {
-                return Found::Usable(found);
-            }
-            unsupported.get_or_insert(found);
-        }
+        unsupported = Some(found);
+    }
+    // It was asked for its version when it got its name; helm takes longer to say it than all else that a look takes.
+    let program = cached(env, name, tool);
+    if program.is_file() {
+        return Found::Usable(Program { program, version: tool.version });
     }
     unsupported.map_or(Found::Missing, Found::Unsupported)
 }
