@@ -30,7 +30,7 @@ pub enum Command {
     /// Creates, deletes or lists clusters
     #[command(subcommand)]
     Cluster(Cluster),
-    /// Removes what interrupted runs left behind
+    /// Removes what interrupted runs left behind, after it has said what that is
     Clean(Clean),
     /// Says what this machine lacks to run the suites, and how to mend it
     Doctor(Doctor),
@@ -44,6 +44,9 @@ pub enum Command {
     Bench(Bench),
     /// Checks format and lints, runs the unit tests, then all suites: what CI runs
     Ci(Ci),
+    /// Waits for the end of the run that started it, and cleans up if that was killed
+    #[command(hide = true)]
+    Reap(Reap),
 }
 
 /// `k8s-test`.
@@ -150,7 +153,7 @@ pub struct ClusterArgs {
     /// Where the cluster comes from: `kind` makes or reuses one, `kubeconfig` takes an existing one
     #[arg(long, value_enum, default_value_t)]
     pub cluster_provider: Provider,
-    /// The Kind cluster's name; an existing one is reused and never deleted
+    /// The Kind cluster's name; one that exists is used as it is
     #[arg(long, value_name = "NAME")]
     pub kind_cluster: Option<String>,
     /// The kubeconfig to read, with --cluster-provider kubeconfig; default: $KUBECONFIG, ~/.kube/config
@@ -186,7 +189,7 @@ pub enum ForwardWay {
 }
 
 /// When a deployment stays after its tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Keep {
     /// After a failure.
@@ -265,9 +268,9 @@ pub struct Clean {
     /// Remove what this run has left
     #[arg(long, value_name = "ID", conflicts_with_all = ["all", "expired"])]
     pub run: Option<String>,
-    /// The Kind cluster to look into; default: every one of ours
-    #[arg(long, value_name = "NAME")]
-    pub kind_cluster: Option<String>,
+    /// The cluster to look into; default: every Kind cluster of ours
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Only say what would be removed
     #[arg(long)]
     pub dry_run: bool,
@@ -413,6 +416,17 @@ pub struct CorpusCases {
     /// Cases that are applied at the same time
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=32))]
     pub jobs: u16,
+}
+
+/// `reap`.
+#[derive(Args, Clone, Debug)]
+pub struct Reap {
+    /// The run's folder
+    #[arg(value_name = "DIR")]
+    pub folder: Utf8PathBuf,
+    /// Start it as a process of its own and end
+    #[arg(long)]
+    pub detach: bool,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Reapers of ended process groups, joined before the program exits.
 static REAPERS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
 
+/// The run that programs are started for.
+static MARK: RwLock<Option<String>> = RwLock::new(None);
+
 type OnLine<'a> = Box<dyn FnMut(&str) + Send + 'a>;
 
 /// A program about to run.
@@ -41,6 +44,7 @@ pub struct Run<'a> {
     on_line: Option<OnLine<'a>>,
     grace: Duration,
     keep_stdout: bool,
+    marked: bool,
 }
 
 /// A program that did not end by its deadline and was ended.
@@ -81,6 +85,7 @@ impl<'a> Run<'a> {
             on_line: None,
             grace: GRACE,
             keep_stdout: true,
+            marked: true,
         }
     }
 
@@ -115,6 +120,13 @@ impl<'a> Run<'a> {
         self
     }
 
+    /// It goes on when we are killed, instead of being ended by the reaper.
+    #[must_use]
+    pub fn outlives_us(mut self) -> Self {
+        self.marked = false;
+        self
+    }
+
     /// Leaves standard output to `on_line`, instead of holding all of it in memory.
     #[must_use]
     pub fn forget_stdout(mut self) -> Self {
@@ -134,7 +146,11 @@ impl<'a> Run<'a> {
     /// # Errors
     /// It cannot be started or does not end by its deadline.
     pub async fn output(mut self) -> Result<Output> {
-        let mut child = Group::spawn(&mut self.command, self.stdin.is_some())
+        if !self.marked {
+            self.command.env_remove(crate::env::PROGRAM_OF);
+        }
+        let mark = mark_of_ours().filter(|_| self.marked);
+        let mut child = Group::spawn_marked(&mut self.command, self.stdin.is_some(), mark)
             .map_err(|error| not_started(&self.shown, error))?;
         child.grace = self.grace;
         let stdin = child.child.stdin.take();
@@ -219,6 +235,17 @@ impl Output {
     }
 }
 
+/// Programs that are started from now on are those of `run`, by which its reaper finds them.
+pub fn mark(run: &str) {
+    *MARK.write().unwrap_or_else(PoisonError::into_inner) = Some(run.to_owned());
+}
+
+/// The run that programs are started for, if there is one.
+#[must_use]
+pub fn mark_of_ours() -> Option<String> {
+    MARK.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 fn quoted(tail: &str) -> String {
     if tail.trim().is_empty() {
         ", with no output".to_owned()
@@ -251,6 +278,11 @@ impl Group {
     /// # Errors
     /// The operating system's.
     pub fn spawn(command: &mut Command, pipe_stdin: bool) -> std::io::Result<Group> {
+        Group::spawn_marked(command, pipe_stdin, mark_of_ours())
+    }
+
+    fn spawn_marked(command: &mut Command, pipe_stdin: bool, mark: Option<String>) -> std::io::Result<Group> {
+        command.envs(mark.map(|mark| (crate::env::PROGRAM_OF, mark)));
         let child = command
             .stdin(if pipe_stdin { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use camino::Utf8PathBuf;
-use jiff::{SignedDuration, Timestamp};
 
 use crate::cluster::Cluster;
 use crate::config::Suite;
@@ -16,7 +15,7 @@ use crate::plan::Plan;
 use crate::release::{Installed, Installer, Prepared};
 use crate::suites::{Given, Runner, Test};
 use crate::template::{Facts, ImageFacts, RunFacts};
-use crate::{fixtures, ready, release, suites, text};
+use crate::{fixtures, lease, ready, release, suites, text};
 
 /// Where a suite is deployed, and from what.
 #[derive(Clone, Copy)]
@@ -47,11 +46,7 @@ pub async fn namespaces(
     let namespaces = match &plan.existing_namespace {
         Some(name) => namespaces::existing(&cluster.client, suite, name).await?,
         None => {
-            // Long enough that nobody takes it away from a run that is under way.
-            let releases = suite.releases.iter().map(|release| release.timeout).sum::<std::time::Duration>();
-            let time =
-                SignedDuration::try_from(suite.timeout + releases).unwrap_or(SignedDuration::from_hours(1));
-            let expires = Timestamp::now() + time + SignedDuration::from_mins(30);
+            let expires = lease::expiry(plan.keep);
             let marks = Marks { run: &plan.run, expires, up: false };
             namespaces::make(&cluster.client, suite, marks, &[], &session.ledger).await?
         }
@@ -83,8 +78,9 @@ impl<'a> Site<'a> {
         let Site { session, plan, suite, ground, namespaces } = self;
         let step = session.events.step(Phase::Fixtures, suite.id());
         let facts = self.facts();
+        let marks = Marks { run: &plan.run, expires: lease::expiry(plan.keep), up: false };
         let count =
-            fixtures::apply(&ground.cluster.client, suite, &plan.run, namespaces, &facts, &session.ledger)
+            fixtures::apply(&ground.cluster.client, suite, marks, namespaces, &facts, &session.ledger)
                 .await?;
         step.done(text::count(count, "object"));
         Ok(count)
@@ -173,6 +169,7 @@ impl<'a> Site<'a> {
         'a: 'b,
     {
         Installer {
+            run: &self.plan.run,
             helm,
             cluster: &self.ground.cluster,
             push: &self.ground.push,

@@ -25,6 +25,11 @@ pub const GITHUB_ACTIONS: &str = "GITHUB_ACTIONS";
 /// Switches off colours (no-color.org).
 pub const NO_COLOR: &str = "NO_COLOR";
 
+/// Set for the programs that a run starts: the run's id, by which its reaper finds those that outlive it.
+pub const PROGRAM_OF: &str = "K8S_TEST_PROGRAM_OF";
+/// What the reaper must not inherit: our own mark, and those by which CI systems end what a job has left running.
+pub const NOT_FOR_THE_REAPER: [&str; 3] = [PROGRAM_OF, "RUNNER_TRACKING_ID", "JENKINS_NODE_COOKIE"];
+
 /// Names of what a suite's tests are given.
 pub mod suite {
     /// The kubeconfig of the cluster under test, a file of the run's own.

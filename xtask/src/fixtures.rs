@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::config::Suite;
 use crate::exit::{Exit, ExitWith, coded};
 use crate::ledger::{Ledger, Object};
-use crate::namespaces::Namespaces;
+use crate::namespaces::{Marks, Namespaces};
 use crate::template::{self, Facts};
 use crate::{fail, labels};
 
@@ -26,7 +26,7 @@ use crate::{fail, labels};
 pub async fn apply(
     client: &Client,
     suite: &Suite,
-    run: &str,
+    Marks { run, expires, .. }: Marks<'_>,
     namespaces: &Namespaces,
     facts: &Facts,
     ledger: &Ledger,
@@ -62,12 +62,16 @@ pub async fn apply(
             if !theirs {
                 object.labels_mut().extend(labels::of(run, &suite.name, &suite.variant));
                 if !goes_with_namespace {
+                    object.annotations_mut().insert(labels::EXPIRES.to_owned(), expires.to_string());
+                    let noted = Object {
+                        resource: resource.clone(),
+                        namespace: object.metadata.namespace.clone(),
+                        name: object.name_any(),
+                    };
                     ledger.record(|made| {
-                        made.objects.push(Object {
-                            resource: resource.clone(),
-                            namespace: object.metadata.namespace.clone(),
-                            name: object.name_any(),
-                        });
+                        // `dev` applies them again and again.
+                        made.objects.retain(|known| *known != noted);
+                        made.objects.push(noted);
                     });
                 }
             }

@@ -1,5 +1,6 @@
 //! The only module that runs `helm`; versions 3 and 4.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -36,6 +37,8 @@ pub struct Install<'a> {
     pub values: &'a [Utf8PathBuf],
     /// More arguments.
     pub args: &'a [String],
+    /// Labels of the release itself.
+    pub labels: &'a BTreeMap<String, String>,
 }
 
 /// What is read of helm's answer.
@@ -91,6 +94,7 @@ impl Helm {
         let values = value_flags(install.values);
         let sh = Shell::new()?;
         let program = &self.program;
+        let labels = install.labels.iter().map(|(key, value)| format!("--labels={key}={value}"));
         let seconds = deadline.as_secs().max(1).to_string();
         // Helm 4 applies on the server, which refuses what its schema has not; reading the schema too takes helm as long as
         // the rest of its work.
@@ -101,7 +105,7 @@ impl Helm {
         };
         let command = cmd!(
             sh,
-            "{program} upgrade --install {name} {chart} --namespace {namespace} --timeout {seconds}s --output json {values...} {args...} {checks...}"
+            "{program} upgrade --install {name} {chart} --namespace {namespace} --timeout {seconds}s --output json {values...} {args...} {checks...} {labels...}"
         );
         // Killed half-way it would leave the release locked; ended in peace it notes that the release has failed.
         const TIDY: Duration = Duration::from_secs(10);

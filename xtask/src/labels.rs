@@ -16,6 +16,8 @@ pub const UP: &str = "k8s-test.local/up";
 pub const CONFIG: &str = "k8s-test.local/config";
 /// Annotation on a Service of ours: the forward that it is for.
 pub const FORWARD: &str = "k8s-test.local/forward";
+/// Annotation: whose run made a namespace, `user@host`.
+pub const OWNER: &str = "k8s-test.local/owner";
 /// Annotation: when an object may be removed by anybody (RFC 3339).
 pub const EXPIRES: &str = "k8s-test.local/expires";
 

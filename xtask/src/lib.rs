@@ -30,6 +30,10 @@ pub mod report;
 
 pub mod bundle;
 pub mod cleanup;
+pub mod journal;
+pub mod lease;
+pub mod reaper;
+pub mod sweep;
 
 pub mod deploy;
 

@@ -13,8 +13,8 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::config::Suite;
 use crate::exit::{Exit, ExitWith};
-use crate::ledger::Ledger;
-use crate::{cleanup, fail, labels, names, text};
+use crate::ledger::{Ledger, Made};
+use crate::{fail, labels, lease, names, text};
 
 /// Suffixes to try; with 16 million of them a second collision means that something else is wrong.
 const ATTEMPTS: usize = 5;
@@ -71,13 +71,18 @@ pub async fn make(
     if up {
         labels.insert(labels::UP.to_owned(), "true".to_owned());
     }
-    let annotations = BTreeMap::from([(labels::EXPIRES.to_owned(), expires.to_string())]);
+    let annotations = [(labels::EXPIRES, expires.to_string()), (labels::OWNER, lease::owner())];
+    let annotations = annotations.map(|(key, value)| (key.to_owned(), value)).into();
     for prefix in suite.namespaces.values() {
         if !names.contains_key(prefix.as_str()) {
             let name = match known.iter().find(|name| names::is_made_from(name, prefix)) {
                 Some(name) => {
-                    cleanup::prolong(client, name, expires).await.or_exit(Exit::Environment)?;
-                    ledger.record(|made| made.namespaces.push(name.clone()));
+                    ledger.record(|made| {
+                        made.namespaces.retain(|noted| noted != name);
+                        made.namespaces.push(name.clone());
+                    });
+                    let known = Made { namespaces: vec![name.clone()], ..Made::default() };
+                    lease::prolong(client, &known, run, expires).await.or_exit(Exit::Environment)?;
                     name.clone()
                 }
                 None => {

@@ -7,19 +7,23 @@ use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use kind_client::Kind;
 
+use crate::cleanup::Policy;
 use crate::cluster::{self, Cluster};
 use crate::config::tools::Version;
-use crate::config::{ImagesFile, Suite, Tools, Workspace};
+use crate::config::{Guard, ImagesFile, Suite, Tools, Workspace};
 use crate::deploy::{self, Site};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
 use crate::helm::Helm;
 use crate::images::deliver::{Delivered, Inventory, Looked, Push};
 use crate::images::{self, Built, Maker};
+use crate::journal;
+use crate::lease::{self, Held, Lease};
 use crate::ledger::Ledger;
 use crate::plan::{ClusterPlan, Plan};
 use crate::setup::{self, Machine, Mend};
 use crate::suites::{self, Test};
+use crate::sweep::{self, Sweep};
 
 /// What a run is made from and where it says what happens.
 #[derive(Clone)]
@@ -32,6 +36,8 @@ pub struct Session {
     pub tools: Arc<Tools>,
     /// ci/images.yaml.
     pub images: ImagesFile,
+    /// ci/clusters.yaml.
+    pub guard: Guard,
     /// The stream of events.
     pub events: Events,
     /// What the run makes.
@@ -77,6 +83,8 @@ impl Session {
         let machine = setup::ensure(context).await?;
         let kind = machine.kind_client();
         self.find(|found| found.kind = Some(kind));
+        let tools = journal::Tools { kind: machine.kind.clone(), helm: machine.helm.clone() };
+        self.ledger.note(|entry| entry.tools = Some(tools));
         Ok(machine)
     }
 
@@ -106,7 +114,7 @@ impl Session {
     }
 
     /// The cluster of the plan, with its node image made where it has to be; and what its nodes hold, where they were asked
-    /// meanwhile.
+    /// meanwhile. `run` is whose it is when it has to be made.
     ///
     /// # Errors
     /// As [`cluster::kind::ensure`] and [`cluster::existing::connect`].
@@ -115,14 +123,17 @@ impl Session {
         maker: &Maker,
         machine: &Machine,
         plan: &ClusterPlan,
+        run: &str,
         own: &Utf8Path,
     ) -> Result<(Cluster, Option<Looked>)> {
         let kind = machine.kind_client();
         let (cluster, looked) = match plan {
             ClusterPlan::Kubeconfig { file, context } => {
-                (cluster::existing::connect(file, context.as_deref(), own, &kind).await?, None)
+                let wanted =
+                    cluster::existing::Wanted { file, context: context.as_deref(), guard: &self.guard };
+                (cluster::existing::connect(wanted, own, &kind).await?, None)
             }
-            ClusterPlan::Kind { name, named, .. } => {
+            ClusterPlan::Kind { name, named, ephemeral } => {
                 let spec = self.tools.node_image.spec();
                 let config = cluster::kind::read_config(&self.workspace.ci().join("kind.yaml"))?;
                 let step = self.events.step(Phase::Cluster, "node image");
@@ -135,7 +146,8 @@ impl Session {
                     named: *named,
                     config,
                     image,
-                    lock: cluster::kind::lock_file(&self.env.cache, name),
+                    lease: Lease::of_cluster(run, *ephemeral),
+                    lock: cluster::lock::file(&self.env.cache, name),
                     kubeconfig: own.to_owned(),
                 };
                 let creating = || self.ledger.record(|made| made.cluster = Some(name.clone()));
@@ -200,6 +212,10 @@ pub struct Ground {
     pub looked: Mutex<Option<Looked>>,
     /// The machine.
     pub machine: Machine,
+    /// Keeps what the run makes its own.
+    _lease: Held,
+    /// Removes what others have left.
+    _sweep: Sweep,
 }
 
 /// The plan's cluster and images, made side by side with `beside`.
@@ -219,14 +235,22 @@ async fn ground_alone(session: &Session, plan: &Plan) -> Result<Ground> {
     let machine = session.machine(plan.setup).await?;
     let kubeconfig = plan.output.join("kubeconfig");
     let maker = session.maker(&machine, plan.setup);
-    let ((cluster, looked), built) = tokio::try_join!(
-        session.cluster(&maker, &machine, &plan.cluster, &kubeconfig),
-        images::make(&maker, &session.images, &plan.images),
-    )?;
+    let policy = Policy::of(plan);
+    let cluster = async {
+        let made = session.cluster(&maker, &machine, &plan.cluster, &plan.run, &kubeconfig).await?;
+        let (cluster, kind) = (&made.0, machine.kind_client());
+        let sweep = sweep::start(session, &policy, cluster, &kind);
+        let ledger = session.ledger.clone();
+        let lease = lease::hold(policy.clone(), ledger, cluster.client.clone(), kind, session.events.clone());
+        Ok((made, lease, sweep))
+    };
+    let (((cluster, looked), lease, sweep), built) =
+        tokio::try_join!(cluster, images::make(&maker, &session.images, &plan.images))?;
     session.find(|found| found.images = built.clone());
     // A machine of a CI system is gone before there is a next change.
     let push = session.push(&machine, !plan.ci);
-    Ok(Ground { cluster, built, push, looked: Mutex::new(looked), machine })
+    let looked = Mutex::new(looked);
+    Ok(Ground { cluster, built, push, looked, machine, _lease: lease, _sweep: sweep })
 }
 
 /// Brings the images that the plan's suites deploy to the nodes; gives what these hold now.

@@ -4,9 +4,21 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::images::key::hex;
+use crate::lease::Lease;
 
 /// Where a node keeps it.
 pub(super) const PATH: &str = "/kind/k8s-test.yaml";
+
+/// What a node remembers of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Memory {
+    /// What it was made from.
+    #[serde(flatten)]
+    pub(super) origin: Origin,
+    /// Who made it, and until when it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) lease: Option<Lease>,
+}
 
 /// What a cluster is made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,6 +87,23 @@ mod tests {
         let made = origin("node:1", "kind: Cluster\nnodes:\n- role: control-plane\n");
         let text = serde_yaml::to_string(&made).unwrap();
         assert_eq!(serde_yaml::from_str::<Origin>(&text).unwrap(), made);
+    }
+
+    #[test]
+    fn a_lease_is_remembered_and_is_no_difference() {
+        let made = origin("node:1", "kind: Cluster\n");
+        let lease = Lease {
+            run: "r".to_owned(),
+            owner: "me@here".to_owned(),
+            expires: Some("2026-01-02T00:00:00Z".parse().unwrap()),
+        };
+        let memory = Memory { origin: made.clone(), lease: Some(lease) };
+        let text = serde_yaml::to_string(&memory).unwrap();
+        assert_eq!(serde_yaml::from_str::<Memory>(&text).unwrap(), memory);
+        assert!(memory.origin.differences(&made).is_empty());
+        // As clusters were remembered before there were leases.
+        let text = serde_yaml::to_string(&made).unwrap();
+        assert_eq!(serde_yaml::from_str::<Memory>(&text).unwrap(), Memory { origin: made, lease: None });
     }
 
     #[test]

@@ -8,16 +8,28 @@ use kube::config::Kubeconfig;
 use kube::{Api, Client};
 
 use super::{Cluster, client, write_private};
+use crate::config::Guard;
 use crate::exit::{Exit, ExitWith, coded};
 use crate::{fail, text};
 
-/// Connects to the cluster of `context` in `file`; a kubeconfig for this context alone goes to `own`.
+/// A cluster that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The kubeconfig to read.
+    pub file: &'a Utf8Path,
+    /// The context that the user has named.
+    pub context: Option<&'a str>,
+    /// What may be used without being named.
+    pub guard: &'a Guard,
+}
+
+/// Connects to the cluster that is wanted; a kubeconfig for its context alone goes to `own`.
 ///
 /// # Errors
-/// The file or the context does not exist (exit 2); the API does not answer or refuses us (exit 3).
+/// The file or the context does not exist, or it was neither named nor allowed (exit 2); the API does not answer or
+/// refuses us (exit 3).
 pub async fn connect(
-    file: &Utf8Path,
-    context: Option<&str>,
+    Wanted { file, context, guard }: Wanted<'_>,
     own: &Utf8Path,
     kind: &kind_client::Kind,
 ) -> Result<Cluster> {
@@ -36,6 +48,13 @@ pub async fn connect(
     let kubeconfig = only(kubeconfig, context, file)?;
     let name = kubeconfig.current_context.clone().unwrap_or_default();
     let server = server(&kubeconfig);
+    // Before anything is asked of it: the current context is often somebody's production.
+    if context.is_none() && !guard.contexts.contains(&name) {
+        fail!(
+            Exit::Usage,
+            "the current context of {file} is `{name}` at {server}, which k8s-test did not make; name it by --context {name} to use it, or allow it in ci/clusters.yaml"
+        );
+    }
     write_private(own, &serde_yaml::to_string(&kubeconfig)?)?;
     let client = client(kubeconfig, None)
         .await
@@ -176,8 +195,29 @@ users:
         let file = folder.join("config");
         std::fs::write(&file, TWO).unwrap();
         let kind = kind_client::Kind::new();
-        let error = connect(&file, None, &folder.join("own"), &kind).await.err().unwrap();
+        let guard = Guard { contexts: vec!["one".to_owned()] };
+        let wanted = Wanted { file: &file, context: None, guard: &guard };
+        let error = connect(wanted, &folder.join("own"), &kind).await.err().unwrap();
         assert_eq!(Exit::of(&error), Exit::Environment);
         assert!(error.to_string().contains("does not answer at https://127.0.0.1:1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_current_context_that_nobody_named_is_not_even_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(folder.path()).unwrap();
+        let file = folder.join("config");
+        std::fs::write(&file, TWO).unwrap();
+        let guard = Guard { contexts: vec!["two".to_owned()] };
+        let connect = async |context| {
+            let wanted = Wanted { file: &file, context, guard: &guard };
+            connect(wanted, &folder.join("own"), &kind_client::Kind::new()).await.err().unwrap()
+        };
+        let error = connect(None).await;
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        assert!(error.to_string().contains("name it by --context one"), "{error}");
+        assert!(!folder.join("own").exists());
+        // As soon as it is named it is asked, and does not answer.
+        assert_eq!(Exit::of(&connect(Some("one")).await), Exit::Environment);
     }
 }

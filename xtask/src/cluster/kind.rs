@@ -1,21 +1,22 @@
 //! A Kind cluster: created, or reused after a look at what it was made from.
 
-use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use kind_client::{Address, CreateOptions, Kind, Node, Step, config};
 use kube::api::ListParams;
 use kube::config::Kubeconfig;
 use kube::{Api, Client};
 use tokio::time::timeout;
 
-use super::drift::{self, Origin};
-use super::{Cluster, client, nodes_ready, takers, write_private};
+use super::drift::{self, Memory, Origin};
+use super::{Cluster, client, lock, nodes_ready, takers, write_private};
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith, coded};
+use crate::lease::Lease;
 use crate::{fail, labels, text};
 
 /// How long the API server of a node that was just started may take.
@@ -23,9 +24,6 @@ const API_ANSWERS: Duration = Duration::from_secs(90);
 
 /// How long an API server may think about its own version.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// How long another run may take to make the cluster.
-const LOCKED: Duration = Duration::from_secs(600);
 
 /// A cluster that is wanted.
 #[derive(Clone, Debug)]
@@ -38,6 +36,8 @@ pub struct Wanted {
     pub config: config::Cluster,
     /// The node image's reference.
     pub image: String,
+    /// Whose it is when it has to be made.
+    pub lease: Lease,
     /// The file that is locked while the cluster is looked at or made.
     pub lock: Utf8PathBuf,
     /// Where the run keeps its kubeconfig.
@@ -47,7 +47,7 @@ pub struct Wanted {
 impl Wanted {
     /// Where the cluster's kubeconfig is kept between runs.
     fn remembered(&self) -> Utf8PathBuf {
-        self.lock.with_extension("kubeconfig")
+        lock::kubeconfig_of(&self.lock)
     }
 }
 
@@ -103,7 +103,7 @@ async fn ensure_coded<T>(
     let name = &wanted.name;
     let origin = Origin { image: wanted.image.clone(), config: wanted.config.to_yaml() };
     // Two runs that start at once must not take each other's cluster for one that was left half made.
-    let _lock = lock(&wanted.lock, events).await?;
+    let _lock = lock::wait(&wanted.lock, events).await?;
     let nodes = kind_nodes(kind, name).await?;
     if !nodes.is_empty() {
         let (cluster, beside) =
@@ -120,6 +120,7 @@ async fn ensure_coded<T>(
     }
     for node in &mut config.nodes {
         node.labels.insert(labels::CONFIG.to_owned(), origin.hash());
+        node.labels.insert(labels::RUN.to_owned(), wanted.lease.run.clone());
     }
     let options = CreateOptions {
         config: Some(config),
@@ -142,7 +143,7 @@ async fn ensure_coded<T>(
     let count = nodes.len();
     let mut cluster = connect(&kubeconfig, wanted, nodes).await?;
     let takers = nodes_ready(&cluster.client, name, count).await?;
-    remember(&cluster.nodes, &origin).await?;
+    remember(&cluster.nodes, &Memory { origin, lease: Some(wanted.lease.clone()) }).await?;
     cluster.nodes.retain(|node| takers.contains(node.name()));
     step.done(format!("{}, all Ready", text::count(count, "node")));
     Ok((cluster, None))
@@ -171,44 +172,6 @@ pub async fn image_nodes(kind: &Kind, name: &str) -> Result<Vec<Node>> {
         anyhow::Ok(nodes)
     };
     ask.await.or_exit(Exit::Environment)
-}
-
-/// The file that is locked while a cluster is looked at or made.
-#[must_use]
-pub fn lock_file(cache: &Utf8Path, name: &str) -> Utf8PathBuf {
-    cache.join("clusters").join(format!("{name}.lock"))
-}
-
-/// Whether another run looks at or makes the cluster at this moment.
-#[must_use]
-pub fn is_locked(cache: &Utf8Path, name: &str) -> bool {
-    File::open(lock_file(cache, name)).is_ok_and(|file| file.try_lock().is_err())
-}
-
-/// Waits until no other run of this machine looks at or makes the cluster; the kernel gives the lock back when we end.
-async fn lock(path: &Utf8Path, events: &Events) -> Result<File> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;
-    }
-    let file = File::create(path).with_context(|| format!("write {path}"))?;
-    if file.try_lock().is_ok() {
-        return Ok(file);
-    }
-    let step = events.step(Phase::Cluster, "wait for another run that makes this cluster");
-    let deadline = tokio::time::Instant::now() + LOCKED;
-    // A blocking lock could not be given up at a signal.
-    while file.try_lock().is_err() {
-        if tokio::time::Instant::now() > deadline {
-            fail!(
-                Exit::Environment,
-                "another run has been making the cluster for {}; end it, or name another cluster by --kind-cluster",
-                text::seconds(LOCKED)
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    step.done("");
-    Ok(file)
 }
 
 /// Reuses an existing cluster; nothing where it was one that we had begun to make, which is removed.
@@ -264,7 +227,7 @@ async fn reuse(
             ));
         }
         Owner::Ours(remembered) => {
-            let had: Result<Origin, _> = serde_yaml::from_str(&remembered);
+            let had = serde_yaml::from_str::<Memory>(&remembered).map(|memory| memory.origin);
             let unread = |_| vec![format!("what it was made from cannot be read from {}", drift::PATH)];
             let differences = had.map_or_else(unread, |had| had.differences(origin));
             if !differences.is_empty() {
@@ -333,9 +296,29 @@ async fn answers(client: &Client, name: &str, started: bool) -> Result<()> {
     }
 }
 
-async fn remember(nodes: &[Node], origin: &Origin) -> Result<()> {
+/// The lease in what a cluster of ours remembers; nothing where it was made before there were any.
+pub(crate) fn lease(remembered: &str) -> Option<Lease> {
+    serde_yaml::from_str::<Memory>(remembered).ok()?.lease
+}
+
+/// Moves the expiry of a cluster of ours that has one.
+///
+/// # Errors
+/// Its node cannot be asked.
+pub(crate) async fn renew(kind: &Kind, name: &str, expires: Timestamp) -> Result<()> {
+    let nodes = kind_nodes(kind, name).await?;
+    let Owner::Ours(text) = owner(&nodes).await? else { return Ok(()) };
+    let Ok(mut memory) = serde_yaml::from_str::<Memory>(&text) else { return Ok(()) };
+    match &mut memory.lease {
+        Some(Lease { expires: Some(time), .. }) if *time < expires => *time = expires,
+        _ => return Ok(()),
+    }
+    remember(&nodes, &memory).await
+}
+
+async fn remember(nodes: &[Node], memory: &Memory) -> Result<()> {
     let Some(first) = nodes.iter().min_by_key(|node| node.name().to_owned()) else { return Ok(()) };
-    let text = serde_yaml::to_string(origin)?;
+    let text = serde_yaml::to_string(memory)?;
     // Whole or not at all: an empty one would say that the cluster is somebody else's.
     let script = format!("cat > {0}.new && mv {0}.new {0}", drift::PATH);
     first.exec(["sh", "-c", &script]).stdin(text.as_bytes()).ensure_success().await?;

@@ -18,6 +18,7 @@ use crate::watch::{self, Late};
 mod drift;
 pub mod existing;
 pub mod kind;
+pub mod lock;
 
 /// How long nodes may take to be Ready; a node that was stopped needs most of it.
 const NODES_READY: Duration = Duration::from_secs(180);

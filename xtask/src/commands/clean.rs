@@ -1,35 +1,66 @@
-//! `clean`: removes what interrupted or kept runs have left on clusters of ours.
-
-use std::collections::BTreeSet;
+//! `clean`: removes what interrupted or kept runs have left, after it has said what that is.
 
 use anyhow::Result;
 use camino::Utf8Path;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Namespace;
 use kind_client::{Address, Kind};
-use kube::api::{DynamicObject, ListParams};
+use kube::Client;
 use kube::config::Kubeconfig;
-use kube::discovery::{Discovery, Scope, verbs};
-use kube::{Api, Client, ResourceExt};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
-use crate::cleanup::{self, Remover};
-use crate::cli::Clean;
+use crate::cleanup::leftovers::{self, Leftovers};
+use crate::cleanup::{self, Remover, Whose};
+use crate::cli::{Clean, ClusterArgs, Provider};
 use crate::cluster::kind::{self, Owner};
+use crate::cluster::{existing, lock};
 use crate::env::Env;
 use crate::exit::{Exit, ExitWith};
 use crate::helm::Helm;
-use crate::ledger::{Made, Object, ReleaseName};
+use crate::ledger::Made;
 use crate::pipeline::Session;
-use crate::plan::DEFAULT_CLUSTER;
-use crate::{fail, labels, text};
+use crate::plan::{ClusterPlan, DEFAULT_CLUSTER};
+use crate::setup::Machine;
+use crate::{fail, text};
+
+/// What is to go.
+enum Found {
+    /// A whole Kind cluster.
+    Cluster(String),
+    /// What is on a cluster.
+    Objects(String, Box<Reached>, Made),
+}
 
 pub(super) async fn run(args: &Clean, env: &Env) -> Result<Exit> {
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;
+    let found = match args.cluster.cluster_provider {
+        Provider::Kind => on_kind(args, &session, &machine).await?,
+        Provider::Kubeconfig => {
+            let (name, reached) = reach_existing(&args.cluster, &session, &machine).await?;
+            Vec::from_iter(on_cluster(args, &session, name, reached).await?)
+        }
+    };
+    for one in &found {
+        println!("{}", one.describe());
+    }
+    if found.is_empty() {
+        println!("nothing to remove");
+    }
+    if args.dry_run {
+        return Ok(Exit::Passed);
+    }
+    for one in found {
+        remove(args, &session, &machine.kind_client(), one).await?;
+    }
+    Ok(Exit::Passed)
+}
+
+/// What is to go from the Kind clusters of this machine.
+async fn on_kind(args: &Clean, session: &Session, machine: &Machine) -> Result<Vec<Found>> {
     let kind = machine.kind_client();
+    let wanted = args.cluster.kind_cluster.as_ref();
     let known = kind.clusters().await.or_exit(Exit::Environment)?;
-    if let Some(name) = &args.kind_cluster
+    if let Some(name) = wanted
         && !known.contains(name)
     {
         fail!(
@@ -38,8 +69,8 @@ pub(super) async fn run(args: &Clean, env: &Env) -> Result<Exit> {
             text::suggestion(name, known.iter().map(String::as_str))
         );
     }
-    let mut nothing = true;
-    for name in known.iter().filter(|name| args.kind_cluster.as_ref().is_none_or(|wanted| wanted == *name)) {
+    let mut found = Vec::new();
+    for name in known.iter().filter(|name| wanted.is_none_or(|wanted| wanted == *name)) {
         let nodes = kind.nodes(name).await.or_exit(Exit::Environment)?;
         let mut running = true;
         for node in &nodes {
@@ -50,79 +81,116 @@ pub(super) async fn run(args: &Clean, env: &Env) -> Result<Exit> {
             continue;
         }
         let owner = kind::owner(&nodes).await.or_exit(Exit::Environment)?;
-        if owner == Owner::Foreign && args.kind_cluster.is_none() {
+        if owner == Owner::Foreign && wanted.is_none() {
             continue;
         }
-        if owner == Owner::HalfMade && kind::is_locked(&session.env.cache, name) {
+        if owner == Owner::HalfMade && lock::is_locked(&session.env.cache, name) {
             session
                 .events
                 .note(format!("the Kind cluster {name} is being made by another run; it is left alone"));
             continue;
         }
-        // The name that local runs share is kept for reuse; others were meant to go with their run.
-        let whole =
-            owner != Owner::Foreign && (args.all || (owner == Owner::HalfMade && name != DEFAULT_CLUSTER));
+        let whole = match &owner {
+            Owner::Foreign => false,
+            // The name that local runs share is kept for reuse; others were meant to go with their run.
+            Owner::HalfMade => args.all || name != DEFAULT_CLUSTER,
+            Owner::Ours(text) => args.all || (args.run.is_none() && has_expired(text)),
+        };
         if whole {
-            nothing = false;
-            println!("cluster {name}");
-            if !args.dry_run {
-                kind.delete(name, None).await.or_exit(Exit::Leftovers)?;
-            }
-            continue;
+            found.push(Found::Cluster(name.clone()));
+        } else {
+            let reached = reach(&kind, name, &machine.helm).await?;
+            found.extend(on_cluster(args, session, name.clone(), reached).await?);
         }
-        nothing &= !clean_cluster(args, &session, &kind, name, &machine.helm).await?;
     }
-    if nothing {
-        println!("nothing to remove");
-    }
-    Ok(Exit::Passed)
+    Ok(found)
 }
 
-/// Removes what is to go from one cluster; whether there was anything.
-async fn clean_cluster(
+fn has_expired(remembered: &str) -> bool {
+    let expires = kind::lease(remembered).and_then(|lease| lease.expires);
+    expires.is_some_and(|expires| expires <= Timestamp::now())
+}
+
+/// What is to go from one cluster, if there is anything; says which namespaces do not go though they were deleted.
+async fn on_cluster(
     args: &Clean,
     session: &Session,
-    kind: &Kind,
-    name: &str,
-    helm: &Utf8Path,
-) -> Result<bool> {
-    let reached = reach(kind, name, helm).await?;
-    let Reached { client, helm, .. } = &reached;
-    let made = leftovers(|run, expired| goes(args, run, expired), client, helm).await?;
-    for namespace in &made.namespaces {
-        println!("{name}: namespace {namespace}");
+    name: String,
+    reached: Reached,
+) -> Result<Option<Found>> {
+    let Leftovers { made, stuck } =
+        leftovers::find(|run, expired| goes(args, run, expired), &reached.client, &reached.helm).await?;
+    for stuck in stuck {
+        session.events.warn(format!("{name}: {stuck}"));
     }
-    for object in &made.objects {
-        println!("{name}: {} {}", object.resource.kind, object.name);
-    }
-    if !args.dry_run && !made.is_empty() {
-        let remover = Remover {
-            run: args.run.as_deref(),
-            kind: Some(kind),
-            helm: Some(helm),
-            client: Some(client),
-            events: &session.events,
-        };
-        let left = cleanup::remove_objects(&remover, &made).await;
-        if !left.is_empty() {
-            fail!(
-                Exit::Leftovers,
-                "not everything could be removed from {name}:\n{}",
-                text::indent(&left.join("\n"), "    ")
-            );
-        }
-    }
-    Ok(!made.is_empty())
+    Ok((!made.is_empty()).then(|| Found::Objects(name, Box::new(reached), made)))
 }
 
-/// A Kind cluster that runs, looked at as it is.
+impl Found {
+    /// A line for each thing.
+    fn describe(&self) -> String {
+        match self {
+            Found::Cluster(name) => format!("cluster {name}"),
+            Found::Objects(name, _, made) => {
+                made.describe().map(|thing| format!("{name}: {thing}")).collect::<Vec<_>>().join("\n")
+            }
+        }
+    }
+}
+
+async fn remove(args: &Clean, session: &Session, kind: &Kind, found: Found) -> Result<()> {
+    let (name, reached, made) = match found {
+        Found::Cluster(name) => {
+            // It may have begun to be another run's while the others were looked at.
+            let Some(held) = lock::take(&session.env.cache, &name)? else {
+                session
+                    .events
+                    .note(format!("the Kind cluster {name} is in use by another run; it is left alone"));
+                return Ok(());
+            };
+            cleanup::delete_until_gone(kind, &name).await.or_exit(Exit::Leftovers)?;
+            lock::forget(&session.env.cache, &name, false, held);
+            return Ok(());
+        }
+        Found::Objects(name, reached, made) => (name, reached, made),
+    };
+    let remover = Remover {
+        whose: match &args.run {
+            Some(run) => Whose::Run(run),
+            None if args.all => Whose::Anyones,
+            None => Whose::Expired,
+        },
+        kind: Some(kind),
+        helm: Some(&reached.helm),
+        client: Some(&reached.client),
+        cache: &session.env.cache,
+        events: &session.events,
+    };
+    let left = cleanup::remove_objects(&remover, &made).await;
+    if !left.is_empty() {
+        fail!(
+            Exit::Leftovers,
+            "not everything could be removed from {name}:\n{}",
+            text::indent(&left.join("\n"), "    ")
+        );
+    }
+    Ok(())
+}
+
+/// A cluster that runs, looked at as it is.
 pub(super) struct Reached {
     /// A client of its API.
     pub(super) client: Client,
     /// helm, for this cluster.
     pub(super) helm: Helm,
     /// helm's kubeconfig, which goes with this.
-    _kubeconfig: NamedTempFile,
+    _kubeconfig: Kept,
+}
+
+/// What is removed when it is dropped.
+enum Kept {
+    File { _file: NamedTempFile },
+    Folder { _folder: TempDir },
 }
 
 /// Reaches a Kind cluster that runs.
@@ -133,61 +201,25 @@ pub(super) async fn reach(kind: &Kind, name: &str, helm: &Utf8Path) -> Result<Re
     let path = Utf8Path::from_path(file.path()).unwrap_or(Utf8Path::new("/dev/null"));
     let client = crate::cluster::client(Kubeconfig::from_yaml(&text)?, None).await?;
     let helm = Helm { program: helm.to_owned(), version: None, kubeconfig: path.to_owned() };
-    Ok(Reached { client, helm, _kubeconfig: file })
+    Ok(Reached { client, helm, _kubeconfig: Kept::File { _file: file } })
 }
 
-/// What on a cluster is of runs whose things are to go; `goes` is told a run's id and whether its time is over.
-pub(super) async fn leftovers(
-    goes: impl Fn(&str, bool) -> bool,
-    client: &Client,
-    helm: &Helm,
-) -> Result<Made> {
-    found(goes, client, helm).await.or_exit(Exit::Environment)
-}
-
-async fn found(goes: impl Fn(&str, bool) -> bool, client: &Client, helm: &Helm) -> Result<Made> {
-    let ours = ListParams::default().labels(labels::RUN);
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let now = Timestamp::now();
-    let mut made = Made::default();
-    let mut alive = BTreeSet::new();
-    for namespace in namespaces.list(&ours).await? {
-        let run = namespace.labels()[labels::RUN].clone();
-        if namespace.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        if goes(&run, labels::expired(namespace.annotations(), now)) {
-            let name = namespace.name_any();
-            for release in helm.releases(&name).await? {
-                made.releases.push(ReleaseName { name: release, namespace: name.clone() });
-            }
-            made.namespaces.push(name);
-        } else {
-            alive.insert(run);
-        }
-    }
-    // Objects outside namespaces have no time of their own: they go when nothing else of their run is left.
-    for group in Discovery::new(client.clone()).run().await?.groups() {
-        for (resource, capabilities) in group.recommended_resources() {
-            let usable = capabilities.supports_operation(verbs::LIST)
-                && capabilities.supports_operation(verbs::DELETE);
-            if capabilities.scope != Scope::Cluster || !usable || resource.kind == "Namespace" {
-                continue;
-            }
-            let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-            for object in api.list(&ours).await? {
-                let run = object.labels()[labels::RUN].clone();
-                if !alive.contains(&run) && goes(&run, true) {
-                    made.objects.push(Object {
-                        resource: resource.clone(),
-                        namespace: None,
-                        name: object.name_any(),
-                    });
-                }
-            }
-        }
-    }
-    Ok(made)
+/// Reaches a cluster of the user's own; with its name.
+pub(super) async fn reach_existing(
+    args: &ClusterArgs,
+    session: &Session,
+    machine: &Machine,
+) -> Result<(String, Reached)> {
+    let ClusterPlan::Kubeconfig { file, context } = ClusterPlan::resolve(args, &session.env, "")? else {
+        fail!(Exit::Usage, "--cluster-provider kubeconfig is missing");
+    };
+    let folder = tempfile::tempdir()?;
+    let own = Utf8Path::from_path(folder.path()).unwrap_or(Utf8Path::new("/tmp")).join("kubeconfig");
+    let wanted = existing::Wanted { file: &file, context: context.as_deref(), guard: &session.guard };
+    let cluster = existing::connect(wanted, &own, &machine.kind_client()).await?;
+    let helm = Helm { program: machine.helm.clone(), version: None, kubeconfig: own };
+    let _kubeconfig = Kept::Folder { _folder: folder };
+    Ok((cluster.name, Reached { client: cluster.client, helm, _kubeconfig }))
 }
 
 fn goes(args: &Clean, run: &str, expired: bool) -> bool {
@@ -207,7 +239,7 @@ mod tests {
             expired: false,
             all,
             run: run.map(str::to_owned),
-            kind_cluster: None,
+            cluster: ClusterArgs::default(),
             dry_run: false,
         };
         assert!(!goes(&args(false, None), "r", false));

@@ -1,44 +1,64 @@
 //! `cluster up|down|list`.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use kind_client::Kind;
 
-use crate::cli::{Cluster, ClusterArgs};
+use crate::cleanup::Policy;
+use crate::cli::{Cluster, ClusterArgs, Keep};
 use crate::cluster::kind::{self, Owner};
+use crate::cluster::lock;
 use crate::env::Env;
 use crate::events::Phase;
-use crate::exit::{Exit, ExitWith};
-use crate::ledger::Made;
+use crate::exit::{Exit, ExitWith, message};
+use crate::lease::Lease;
 use crate::pipeline::Session;
 use crate::plan::{ClusterPlan, DEFAULT_CLUSTER};
-use crate::{cleanup, fail};
+use crate::reaper::Reaper;
+use crate::{cleanup, fail, names};
 
 pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
     let session = super::session(env, None)?;
-    let machine = session.machine(true).await?;
-    let kind = machine.kind_client();
     match args {
         Cluster::Up(args) => {
             let flags = ClusterArgs { kind_cluster: Some(name(args)), ..ClusterArgs::default() };
-            let plan = ClusterPlan::resolve(&flags, env, "")?;
-            let own = session.workspace.runs().join("clusters").join(format!("{}.kubeconfig", name(args)));
+            // What a person makes by name stays, wherever that is.
+            let plan = ClusterPlan::resolve(&flags, &Env { ci: false, ..env.clone() }, "")?;
+            let folder = session.workspace.runs().join("clusters");
+            let policy = Policy {
+                run: names::run_id(Timestamp::now()),
+                keep: Keep::Always,
+                cluster: plan.clone(),
+                output: folder.join(name(args)),
+            };
             let mut signals = super::Signals::listen()?;
+            let _reaper = Reaper::start(policy.clone(), &session.ledger)?;
+            let machine = session.machine(true).await?;
+            let own = folder.join(format!("{}.kubeconfig", name(args)));
             let maker = session.maker(&machine, true);
             let made = tokio::select! {
-                cluster = session.cluster(&maker, &machine, &plan, &own) => cluster,
+                cluster = session.cluster(&maker, &machine, &plan, &policy.run, &own) => cluster,
                 signal = signals.next() => {
-                    tokio::task::spawn_blocking(crate::cmd::reap).await?;
-                    remove_half_made(&session, &kind).await?;
+                    end(&session, &policy, &mut signals).await?;
                     return Ok(Exit::Interrupted(signal));
                 }
             };
-            if made.is_err() {
-                remove_half_made(&session, &kind).await?;
-            }
-            println!("export KUBECONFIG={}", made?.0.kubeconfig);
+            let made = match made {
+                Ok(made) => made,
+                Err(error) => {
+                    // Why it was not made counts more than what is left of it.
+                    if let Err(left) = end(&session, &policy, &mut signals).await {
+                        session.events.warn(message(&left));
+                    }
+                    return Err(error);
+                }
+            };
+            session.ledger.note(|entry| entry.done = true);
+            println!("export KUBECONFIG={}", made.0.kubeconfig);
         }
         Cluster::Down(args) => {
             let name = name(args);
+            let kind = session.machine(true).await?.kind_client();
             let known = kind.clusters().await.or_exit(Exit::Environment)?;
             if !known.contains(&name) {
                 let near = crate::text::suggestion(&name, known.iter().map(String::as_str));
@@ -46,9 +66,13 @@ pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
             }
             let step = session.events.step(Phase::Cleanup, format!("delete the cluster {name}"));
             kind::delete(&kind, &name).await?;
+            if let Some(lock) = lock::take(&session.env.cache, &name)? {
+                lock::forget(&session.env.cache, &name, false, lock);
+            }
             step.done("");
         }
         Cluster::List => {
+            let kind = session.machine(true).await?.kind_client();
             for cluster in kind.clusters().await.or_exit(Exit::Environment)? {
                 println!("{cluster}: {}", describe(&kind, &cluster).await?);
             }
@@ -57,13 +81,15 @@ pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
     Ok(Exit::Passed)
 }
 
-/// Removes a cluster whose creation did not come to its end.
-pub(super) async fn remove_half_made(session: &Session, kind: &Kind) -> Result<()> {
-    match session.ledger.made() {
-        Made { cluster: Some(name), cluster_complete: false, .. } => {
-            cleanup::delete_until_gone(kind, &name).await.or_exit(Exit::Leftovers)
+/// Removes a cluster whose creation did not come to its end; one more signal leaves that to the reaper.
+async fn end(session: &Session, policy: &Policy, signals: &mut super::Signals) -> Result<()> {
+    tokio::task::spawn_blocking(crate::cmd::reap).await?;
+    tokio::select! {
+        cleaned = super::clean_up(session, policy, true) => cleaned,
+        _ = signals.next() => {
+            session.events.warn(super::left_at_once(session, policy));
+            Ok(())
         }
-        _ => Ok(()),
     }
 }
 
@@ -80,7 +106,15 @@ async fn describe(kind: &Kind, cluster: &str) -> Result<String> {
         }
     }
     let owner = match kind::owner(&nodes).await.or_exit(Exit::Environment)? {
-        Owner::Ours(_) => "ours",
+        Owner::Ours(text) => {
+            return Ok(match kind::lease(&text) {
+                Some(Lease { run, owner, expires: Some(time) }) => {
+                    let time = cleanup::to_the_second(time);
+                    format!("{count}, ours, of the run {run} of {owner}, until {time}")
+                }
+                _ => format!("{count}, ours, kept for reuse"),
+            });
+        }
         Owner::HalfMade => "ours, left half made",
         Owner::Foreign => "not ours",
     };

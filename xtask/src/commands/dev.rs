@@ -3,7 +3,8 @@
 use anyhow::Result;
 
 use super::Signals;
-use super::up::{self, Request};
+use super::up::{self, Left, Request};
+use crate::cleanup::Policy;
 use crate::cli::Dev;
 use crate::config::{ImagesFile, Run};
 use crate::env::Env;
@@ -15,6 +16,7 @@ use crate::local::standing::{Failures, Standing};
 use crate::local::todo::{Stage, Todo};
 use crate::pipeline::{self, Session};
 use crate::plan::Plan;
+use crate::reaper::Reaper;
 use crate::suites::compile;
 use crate::text;
 
@@ -26,12 +28,16 @@ pub(super) async fn run(args: &Dev, env: &Env) -> Result<Exit> {
     let failures = Failures::default();
     let session = super::session(env, Some(Box::new(failures.clone())))?;
     let mut signals = Signals::listen()?;
+    let _reaper = Reaper::start(Policy::of(&request.plan), &session.ledger)?;
     let mut keys = Keys::listen();
     let end = tokio::select! {
         end = iterate(&session, &request, failures, &mut keys) => end,
         signal = signals.next() => Ok(Exit::Interrupted(signal)),
     };
-    let left = up::leave(&session, &request.plan).await;
+    let left = match up::end_of(&session, &request.plan, &mut signals).await {
+        Left::Tidy(left) => left,
+        Left::AtOnce(signal) => return Ok(Exit::Interrupted(signal)),
+    };
     // Why it ended counts more than what could not be tidied up after it.
     end.and_then(|exit| left.map(|()| exit))
 }

@@ -7,9 +7,8 @@ use camino::Utf8Path;
 use kube::Client;
 
 use super::clean;
-use crate::cleanup::{self, Remover};
+use crate::cleanup::{self, Remover, Whose, leftovers};
 use crate::cli::Down;
-use crate::cluster::existing;
 use crate::env::Env;
 use crate::exit::{Exit, ExitWith};
 use crate::helm::Helm;
@@ -33,13 +32,9 @@ pub(super) async fn run(args: &Down, env: &Env) -> Result<Exit> {
             let reached = clean::reach(&kind, &name, &machine.helm).await?;
             remove(args, &session, &machine, &reached.client, &reached.helm).await
         }
-        ClusterPlan::Kubeconfig { file, context } => {
-            let folder = tempfile::tempdir()?;
-            let own = Utf8Path::from_path(folder.path()).unwrap_or(Utf8Path::new("/tmp")).join("kubeconfig");
-            let kind = machine.kind_client();
-            let cluster = existing::connect(&file, context.as_deref(), &own, &kind).await?;
-            let helm = Helm { program: machine.helm.clone(), version: None, kubeconfig: own };
-            remove(args, &session, &machine, &cluster.client, &helm).await
+        ClusterPlan::Kubeconfig { .. } => {
+            let (_, reached) = clean::reach_existing(&args.cluster, &session, &machine).await?;
+            remove(args, &session, &machine, &reached.client, &reached.helm).await
         }
     }
 }
@@ -61,13 +56,14 @@ async fn remove(
         println!("{}: {}", up.id(), up.namespaces.join(", "));
     }
     let runs: BTreeSet<&str> = chosen.iter().map(|up| up.run.as_str()).collect();
-    let made = clean::leftovers(|run, _| runs.contains(run), client, helm).await?;
+    let made = leftovers::find(|run, _| runs.contains(run), client, helm).await?.made;
     let kind = machine.kind_client();
     let remover = Remover {
-        run: None,
+        whose: Whose::Anyones,
         kind: Some(&kind),
         helm: Some(helm),
         client: Some(client),
+        cache: &session.env.cache,
         events: &session.events,
     };
     let left = cleanup::remove_objects(&remover, &made).await;

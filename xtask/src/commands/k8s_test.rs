@@ -1,20 +1,25 @@
 //! `k8s-test`: plan, run, clean up, report; cleaning up happens on every path.
 
 use std::io::Write;
+use std::pin::pin;
 
 use anyhow::Result;
 use jiff::Timestamp;
 
 use super::{Signals, evidence};
-use crate::cleanup::{self, Decision, Remover};
+use crate::cleanup::Policy;
 use crate::cli::K8sTest;
 use crate::config::Workspace;
 use crate::env::Env;
 use crate::exit::{Exit, Signal, message};
 use crate::pipeline::{self, Session};
 use crate::plan::{Files, Plan};
+use crate::reaper::Reaper;
 use crate::report::{self, Recorder, Report, Verdict, console};
 use crate::{names, text};
+
+/// What is said at the first signal.
+const CLEANING: &str = "interrupted: cleaning up; once more leaves at once";
 
 /// How the run itself ended, before anything was cleaned up.
 enum End {
@@ -60,6 +65,8 @@ async fn execute(
     start: Timestamp,
 ) -> Result<(Exit, Verdict)> {
     let mut signals = Signals::listen()?;
+    let policy = Policy::of(plan);
+    let _reaper = Reaper::start(policy.clone(), &session.ledger)?;
     let mut end = tokio::select! {
         end = pipeline::run(session, plan) => match end {
             Ok(_) => End::Tested,
@@ -67,38 +74,50 @@ async fn execute(
         },
         signal = signals.next() => End::Interrupted(signal),
     };
+    if let End::Interrupted(_) = end {
+        session.events.note(CLEANING);
+    }
     // The run's future is gone; the programs it had started are ending, and must not work beside the cleanup.
     tokio::task::spawn_blocking(crate::cmd::reap).await?;
     let tests = recorder.record().tests;
     let tests_failed = tests.iter().any(|test| test.outcome.is_failure());
     let failed = tests_failed || !matches!(end, End::Tested);
-    if let End::Interrupted(_) = end {
-        session.events.note("interrupted: cleaning up; once more leaves at once");
-    }
     if plan.bundle || (failed && !matches!(end, End::Interrupted(_))) {
         // A signal ends this too; the cleanup comes all the same.
         tokio::select! {
             () = evidence::keep(session, plan) => {}
-            signal = signals.next() => end = End::Interrupted(signal),
+            signal = signals.next() => {
+                session.events.note(CLEANING);
+                end = End::Interrupted(signal);
+            }
         }
     }
-    let decision = cleanup::decide(plan, &session.ledger.made(), failed);
-    let cleaned = tokio::select! {
-        cleaned = clean_up(session, plan, &decision) => cleaned,
-        signal = signals.next() => {
-            let by_hand = cleanup::by_hand(plan, &session.ledger.made()).join("`, `");
-            session.events.warn(format!("left at once: what was deployed is still there; remove it by `{by_hand}`"));
-            let exit = Exit::Interrupted(signal);
-            return finish(session, plan, recorder, start, exit, Some("interrupted".to_owned()));
+    let cleaned = {
+        let mut cleaning = pin!(super::clean_up(session, &policy, failed));
+        loop {
+            tokio::select! {
+                cleaned = &mut cleaning => break Some(cleaned),
+                signal = signals.next() => {
+                    if let End::Interrupted(_) = end {
+                        break None;
+                    }
+                    // Also one that comes when the tests are over is the first.
+                    session.events.note(CLEANING);
+                    end = End::Interrupted(signal);
+                }
+            }
         }
     };
+    if cleaned.is_none() {
+        session.events.warn(super::left_at_once(session, &policy));
+    }
     let (mut exit, mut error) = match end {
         End::Tested if tests_failed => (Exit::TestsFailed, None),
         End::Tested => (Exit::Passed, None),
         End::Failed(error) => (Exit::of(&error), Some(message(&error))),
         End::Interrupted(signal) => (Exit::Interrupted(signal), Some("interrupted".to_owned())),
     };
-    if let Err(left) = cleaned {
+    if let Some(Err(left)) = cleaned {
         let text = message(&left);
         session.events.warn(text.clone());
         if exit == Exit::Passed {
@@ -106,20 +125,6 @@ async fn execute(
         }
     }
     finish(session, plan, recorder, start, exit, error)
-}
-
-async fn clean_up(session: &Session, plan: &Plan, decision: &Decision) -> Result<()> {
-    let found = session.found();
-    let client = found.cluster.as_ref().map(|cluster| &cluster.client);
-    let helm = found.cluster.as_ref().map(|cluster| session.helm(cluster));
-    let remover = Remover {
-        run: Some(&plan.run),
-        kind: found.kind.as_ref(),
-        helm: helm.as_ref(),
-        client,
-        events: &session.events,
-    };
-    cleanup::clean_up(&remover, plan, &session.ledger, decision).await
 }
 
 /// Writes the report and prints the end.

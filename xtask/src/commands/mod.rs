@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 
+use crate::cleanup::{self, Policy, Remover, Whose};
 use crate::cli::Command;
-use crate::config::{ImagesFile, Tools, Workspace};
+use crate::config::{Guard, ImagesFile, Tools, Workspace};
 use crate::env::Env;
 use crate::events::{Consumer, Events};
 use crate::exit::{Exit, Signal};
@@ -45,6 +46,7 @@ pub async fn run(command: Command, env: Env) -> Result<Exit> {
         Command::Corpus(args) => interruptible(corpus::run(&args, &env)).await,
         Command::Bench(args) => bench::run(&args, &env).await,
         Command::Ci(args) => ci::run(&args, &env).await,
+        Command::Reap(args) => crate::reaper::run(&args, &env).await,
     }
 }
 
@@ -56,12 +58,48 @@ fn session(env: &Env, more: Option<Box<dyn Consumer>>) -> Result<Session> {
     Ok(Session {
         tools: Arc::new(Tools::load(&workspace.ci().join("tools.yaml"))?),
         images: ImagesFile::load(&workspace.ci().join("images.yaml"))?,
+        guard: Guard::load(&workspace.ci().join("clusters.yaml"))?,
         workspace,
         env: env.clone(),
         events: Events::new(consumers),
         ledger: Ledger::default(),
         found: Arc::new(Mutex::new(Found::default())),
     })
+}
+
+/// Does at a run's end what its policy says.
+async fn clean_up(session: &Session, policy: &Policy, failed: bool) -> Result<()> {
+    let made = session.ledger.made();
+    let decision = cleanup::decide(policy, &made, failed);
+    let found = session.found();
+    let helm = found.cluster.as_ref().map(|cluster| session.helm(cluster));
+    let remover = Remover {
+        whose: Whose::Run(&policy.run),
+        kind: found.kind.as_ref(),
+        helm: helm.as_ref(),
+        client: found.cluster.as_ref().map(|cluster| &cluster.client),
+        cache: &session.env.cache,
+        events: &session.events,
+    };
+    let cleaned = cleanup::clean_up(&remover, policy, &made, &decision).await;
+    // Also where something is left, because that was said, with what to do.
+    session.ledger.note(|entry| entry.done = true);
+    cleaned
+}
+
+/// What to say of a run that leaves at once, without cleaning up.
+fn left_at_once(session: &Session, policy: &Policy) -> String {
+    let made = session.ledger.made();
+    if made.is_empty() {
+        return "left at once; nothing had been made".to_owned();
+    }
+    let by_hand = cleanup::by_hand(policy, &made).unwrap_or_else(|| "cargo xtask clean".to_owned());
+    let log = policy.output.join(crate::reaper::LOG);
+    format!(
+        "left at once; still there: {}; the reaper cleans up now and says so in {}; by hand: `{by_hand}`",
+        Vec::from_iter(made.describe()).join(", "),
+        session.workspace.show(&log)
+    )
 }
 
 /// Runs `work` until it ends or a signal comes, which ends what it started.

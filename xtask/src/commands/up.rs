@@ -5,17 +5,19 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::{Signals, cluster};
+use super::Signals;
+use crate::cleanup::Policy;
 use crate::cli::{K8sTest, Local};
 use crate::config::Workspace;
 use crate::env::Env;
-use crate::exit::{Exit, message};
+use crate::exit::{Exit, Signal, message};
 use crate::local;
 use crate::local::keys::{Key, Keys};
 use crate::local::standing::{Failures, Standing};
 use crate::names;
 use crate::pipeline::{self, Ground, Session};
 use crate::plan::Plan;
+use crate::reaper::Reaper;
 
 /// How long giving a deployment its whole time again may take at the end.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -25,12 +27,16 @@ pub(super) async fn run(args: &Local, env: &Env) -> Result<Exit> {
     let failures = Failures::default();
     let session = super::session(env, Some(Box::new(failures.clone())))?;
     let mut signals = Signals::listen()?;
+    let _reaper = Reaper::start(Policy::of(&request.plan), &session.ledger)?;
     let mut keys = Keys::listen();
     let end = tokio::select! {
         end = hold(&session, request.plan.clone(), failures, &mut keys) => end,
         signal = signals.next() => Ok(Exit::Interrupted(signal)),
     };
-    let left = leave(&session, &request.plan).await;
+    let left = match end_of(&session, &request.plan, &mut signals).await {
+        Left::Tidy(left) => left,
+        Left::AtOnce(signal) => return Ok(Exit::Interrupted(signal)),
+    };
     // Why it ended counts more than what could not be tidied up after it.
     end.and_then(|exit| left.map(|()| exit))
 }
@@ -106,20 +112,42 @@ pub(super) async fn start<T>(
     Ok((Standing::settle(session, plan, ground, failures).await?, beside))
 }
 
+/// How a deployment was left.
+pub(super) enum Left {
+    /// With all that there is to do about it.
+    Tidy(Result<()>),
+    /// By one more signal; the rest is the reaper's.
+    AtOnce(Signal),
+}
+
+/// Leaves the deployment in place, unless a signal comes meanwhile.
+pub(super) async fn end_of(session: &Session, plan: &Plan, signals: &mut Signals) -> Left {
+    tokio::select! {
+        left = leave(session, plan) => Left::Tidy(left),
+        signal = signals.next() => {
+            session.events.warn(super::left_at_once(session, &Policy::of(plan)));
+            Left::AtOnce(signal)
+        }
+    }
+}
+
 /// Leaves the deployment in place and says how to remove it; a cluster that is only half made goes.
-pub(super) async fn leave(session: &Session, plan: &Plan) -> Result<()> {
+async fn leave(session: &Session, plan: &Plan) -> Result<()> {
     tokio::task::spawn_blocking(crate::cmd::reap).await?;
-    let found = session.found();
-    if let Some(kind) = &found.kind {
-        cluster::remove_half_made(session, kind).await?;
+    let made = session.ledger.made();
+    if made.cluster.is_some() && !made.cluster_complete {
+        return super::clean_up(session, &Policy::of(plan), true).await;
     }
-    let namespaces = session.ledger.made().namespaces;
-    let Some(cluster) = found.cluster.filter(|_| !namespaces.is_empty()) else { return Ok(()) };
-    let lines = local::leave(&cluster.client, plan, &namespaces);
-    match tokio::time::timeout(LEAVE, lines).await {
-        Ok(Ok(lines)) => lines.into_iter().for_each(|line| session.events.note(line)),
-        Ok(Err(error)) => session.events.warn(format!("the expiry could not be set: {}", message(&error))),
-        Err(_) => session.events.warn("the expiry could not be set: the API server does not answer"),
+    if let Some(cluster) = session.found().cluster.filter(|_| !made.namespaces.is_empty()) {
+        let lines = local::leave(&cluster.client, plan, &made);
+        match tokio::time::timeout(LEAVE, lines).await {
+            Ok(Ok(lines)) => lines.into_iter().for_each(|line| session.events.note(line)),
+            Ok(Err(error)) => {
+                session.events.warn(format!("the expiry could not be set: {}", message(&error)));
+            }
+            Err(_) => session.events.warn("the expiry could not be set: the API server does not answer"),
+        }
     }
+    session.ledger.note(|entry| entry.done = true);
     Ok(())
 }

@@ -7,10 +7,12 @@ use serde::de::DeserializeOwned;
 use crate::exit::{Exit, ExitWith, coded};
 use crate::{fail, text};
 
+pub mod clusters;
 pub mod images;
 pub mod suite;
 pub mod tools;
 
+pub use clusters::Guard;
 pub use images::{ImageSpec, ImagesFile};
 pub(crate) use suite::some_duration;
 pub use suite::{Forward, Probe, Release, Run, Suite, SuiteFile};

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 
-use crate::cleanup::{self, KEPT};
+use crate::cleanup::to_the_second;
 use crate::cli::{K8sTest, Keep};
 use crate::config::{ImagesFile, Workspace};
 use crate::env::Env;
 use crate::exit::{Exit, ExitWith};
+use crate::ledger::Made;
 use crate::plan::{ClusterPlan, DEFAULT_CLUSTER, Files, Plan};
-use crate::{fail, labels};
+use crate::{fail, labels, lease};
 
 pub mod keys;
 pub mod saves;
@@ -90,11 +90,13 @@ pub fn resolve(args: &K8sTest, env: &Env, workspace: &Workspace, run: &str) -> R
 ///
 /// # Errors
 /// The API refuses.
-pub async fn leave(client: &Client, plan: &Plan, namespaces: &[String]) -> Result<Vec<String>> {
-    let expires = prolong(client, namespaces).await?;
+pub async fn leave(client: &Client, plan: &Plan, made: &Made) -> Result<Vec<String>> {
+    let expires = lease::expiry(plan.keep);
+    lease::prolong(client, made, &plan.run, expires).await?;
+    let expires = to_the_second(expires);
     let kubeconfig = plan.output.join("kubeconfig");
     let mut lines = vec![format!("the deployment stays; `cargo xtask clean` removes it after {expires}")];
-    for namespace in namespaces {
+    for namespace in &made.namespaces {
         lines.push(format!("reach it:  kubectl --kubeconfig {kubeconfig} --namespace {namespace} get pods"));
     }
     lines.extend(plan.suites.first().map(|suite| format!("remove it: {}", down(plan, suite))));
@@ -106,25 +108,9 @@ fn down(plan: &Plan, suite: &crate::config::Suite) -> String {
     let mut command = format!("cargo xtask down {} --variant {}", suite.name, suite.variant);
     match &plan.cluster {
         ClusterPlan::Kind { name, .. } if name == DEFAULT_CLUSTER => {}
-        ClusterPlan::Kind { name, .. } => command.push_str(&format!(" --kind-cluster {name}")),
-        ClusterPlan::Kubeconfig { file, context } => {
-            command.push_str(&format!(" --cluster-provider kubeconfig --kubeconfig {file}"));
-            if let Some(context) = context {
-                command.push_str(&format!(" --context {context}"));
-            }
-        }
+        cluster => command.push_str(&cluster.flags()),
     }
     command
-}
-
-/// Gives namespaces their whole time again.
-async fn prolong(client: &Client, namespaces: &[String]) -> Result<Timestamp> {
-    let expires = Timestamp::now() + KEPT;
-    for namespace in namespaces {
-        cleanup::prolong(client, namespace, expires).await?;
-    }
-    // To the second is enough for a person.
-    Ok(expires.round(jiff::Unit::Second).unwrap_or(expires))
 }
 
 #[cfg(test)]

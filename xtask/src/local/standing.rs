@@ -10,7 +10,6 @@ use jiff::Timestamp;
 
 use super::todo::{Stage, Todo};
 use super::{Up, find};
-use crate::cleanup::KEPT;
 use crate::config::ImagesFile;
 use crate::deploy::Site;
 use crate::events::{Consumer, Event, Phase, TestResult};
@@ -22,7 +21,7 @@ use crate::pipeline::{self, Ground, Session};
 use crate::plan::Plan;
 use crate::release::Installed;
 use crate::suites::Test;
-use crate::{ready, text};
+use crate::{lease, ready, text};
 
 /// The deployment.
 pub struct Standing {
@@ -57,7 +56,7 @@ async fn settle(session: &Session, plan: &mut Plan, ground: &Ground) -> Result<N
         }
         None => Vec::new(),
     };
-    let marks = Marks { run: &plan.run, expires: Timestamp::now() + KEPT, up: true };
+    let marks = Marks { run: &plan.run, expires: lease::expiry(plan.keep), up: true };
     let namespaces = namespaces::make(client, suite, marks, &known, &session.ledger).await?;
     step.done(format!("{}{}", if again { "again " } else { "" }, namespaces.list()));
     Ok(namespaces)

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use camino::Utf8PathBuf;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::{ClusterArgs, ForwardWay, K8sTest, Keep, Provider};
 use crate::config::suite::{DEFAULT_VARIANT, FILE};
@@ -55,7 +55,7 @@ pub struct Plan {
 }
 
 /// Which cluster a run uses.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "provider")]
 pub enum ClusterPlan {
     /// One of kind's.
@@ -192,6 +192,18 @@ impl Plan {
 }
 
 impl ClusterPlan {
+    /// The flags that name this cluster to another command.
+    #[must_use]
+    pub fn flags(&self) -> String {
+        match self {
+            ClusterPlan::Kind { name, .. } => format!(" --kind-cluster {name}"),
+            ClusterPlan::Kubeconfig { file, context } => {
+                let context = context.as_ref().map_or_else(String::new, |name| format!(" --context {name}"));
+                format!(" --cluster-provider kubeconfig --kubeconfig {file}{context}")
+            }
+        }
+    }
+
     /// Resolves the flags that name a cluster; `suffix` makes an ephemeral one's name unique.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! Helm releases: rendered, checked for images nobody brings, installed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -11,6 +12,7 @@ use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith, coded};
 use crate::helm::{Helm, Install};
 use crate::images::deliver::Push;
+use crate::labels;
 use crate::ledger::{Ledger, ReleaseName};
 use crate::namespaces::Namespaces;
 use crate::ready::patience::Patience;
@@ -43,13 +45,14 @@ pub struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
-    fn install(&self) -> Install<'_> {
+    fn install<'b>(&'b self, labels: &'b BTreeMap<String, String>) -> Install<'b> {
         Install {
             name: &self.release.name,
             namespace: self.namespace,
             chart: &self.release.chart,
             values: &self.values,
             args: &self.release.helm_args,
+            labels,
         }
     }
 }
@@ -57,6 +60,8 @@ impl Prepared<'_> {
 /// What installing needs to know.
 #[derive(Clone, Copy)]
 pub struct Installer<'a> {
+    /// The run's id.
+    pub run: &'a str,
     /// helm.
     pub helm: &'a Helm,
     /// The cluster.
@@ -91,7 +96,7 @@ pub async fn prepare<'a>(
         installer.helm.build_dependencies(&release.chart).await.or_exit(Exit::Environment)?;
         one.manifest = installer
             .helm
-            .template(&one.install())
+            .template(&one.install(&BTreeMap::new()))
             .await
             .with_context(|| format!("render the release {} from {}", release.name, release.chart))
             .or_exit(Exit::Usage)?;
@@ -118,6 +123,7 @@ async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Ins
     let name = ReleaseName { name: release.name.clone(), namespace: (*namespace).to_owned() };
     // In a namespace of ours what there is is ours.
     let ours = installer.ledger.made().namespaces.contains(&name.namespace);
+    let mut labels = BTreeMap::new();
     if ours
         || !installer.helm.releases(&name.namespace).await.or_exit(Exit::Environment)?.contains(&name.name)
     {
@@ -125,21 +131,28 @@ async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Ins
             made.releases.retain(|noted| *noted != name);
             made.releases.push(name.clone());
         });
+        // Its lease is the namespace's where that is ours; elsewhere helm's record of it has one.
+        labels.insert(labels::RUN.to_owned(), installer.run.to_owned());
     }
-    let install = one.install();
+    let install = one.install(&labels);
     let upgrade = || installer.helm.upgrade_install(&install, release.timeout);
     let hooks = Asked::hooks(&one.manifest, namespace)?;
     let client = &installer.cluster.client;
     let mut installed = tokio::select! {
         installed = upgrade() => installed,
         failure = ready::doomed(client, &hooks, &release.patience) => {
-            let text = format!("{}\nIt is a hook of the release {}, for which helm waits.", failure.text, release.name);
+            let text = format!("{}
+It is a hook of the release {}, for which helm waits.", failure.text, release.name);
             return Err(coded(Exit::NotReady, anyhow!(text)));
         }
     };
-    if ours && installed.as_ref().is_err_and(lock::is_locked) {
-        lock::unlock(&installer.cluster.client, &name).await.or_exit(Exit::Environment)?;
-        installed = upgrade().await;
+    if installed.as_ref().is_err_and(lock::is_locked) {
+        if ours || lock::is_of_a_dead_run(client, &name).await.or_exit(Exit::Environment)? {
+            lock::unlock(client, &name).await.or_exit(Exit::Environment)?;
+            installed = upgrade().await;
+        } else {
+            installed = installed.map_err(|error| error.context(lock::explain(&name)));
+        }
     }
     let manifest = installed
         .with_context(|| format!("install the release {} into {namespace}", release.name))

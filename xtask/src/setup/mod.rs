@@ -59,7 +59,11 @@ impl Machine {
     /// A client of its kind.
     #[must_use]
     pub fn kind_client(&self) -> kind_client::Kind {
-        kind_client::Kind::builder().program(&self.kind).build()
+        let kind = kind_client::Kind::builder().program(&self.kind);
+        match crate::cmd::mark_of_ours() {
+            Some(run) => kind.env(crate::env::PROGRAM_OF, run).build(),
+            None => kind.build(),
+        }
     }
 }
 

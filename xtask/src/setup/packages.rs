@@ -79,6 +79,7 @@ pub async fn install(packages: &[String], progress: impl Fn(String)) -> Result<(
     progress(format!("install {list}"));
     Run::new(cmd!(sh, "apt-get -o {wait} install --yes --no-install-recommends {packages...}"), deadline)
         .grace(Duration::from_secs(120))
+        .outlives_us()
         .env("DEBIAN_FRONTEND", "noninteractive")
         .success()
         .await

@@ -1,5 +1,11 @@
 //! The program itself, with tiny fake tools on PATH: what a user sees of wrong input and missing things.
 
+mod api;
 mod bad_input;
+mod killed;
 mod machine;
+mod real;
+mod signals;
+mod simulated;
+mod together;
 mod world;

@@ -102,17 +102,22 @@ impl World {
         self.path().join("bin")
     }
 
-    /// Runs the program on this machine.
-    pub(crate) fn run(&self, arguments: &[&str]) -> End {
-        let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+    /// The program, about to run on this machine.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command
             .args(arguments)
             .env_clear()
             .env("PATH", self.bin())
             .env("HOME", self.path())
             .env("CARGO", self.bin().join("cargo"))
-            .current_dir(self.path())
-            .output()
-            .unwrap();
+            .current_dir(self.path());
+        command
+    }
+
+    /// Runs the program on this machine.
+    pub(crate) fn run(&self, arguments: &[&str]) -> End {
+        let output = self.command(arguments).output().unwrap();
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
         End { code: output.status.code().unwrap_or(-1), text }
     }

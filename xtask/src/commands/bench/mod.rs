@@ -12,10 +12,12 @@ use kind_client::{Kind, config};
 
 use crate::cli::{Bench, BenchCase, BenchImages};
 use crate::cluster::kind::{self as kind_cluster, Wanted};
+use crate::cluster::lock;
 use crate::docker::Docker;
 use crate::env::Env;
 use crate::events::Phase;
 use crate::exit::{Exit, ExitWith};
+use crate::lease::Lease;
 use crate::pipeline::Session;
 use crate::setup::Machine;
 use crate::{cleanup, cmd, fail, images as stage, names, text};
@@ -183,7 +185,9 @@ impl Running<'_> {
             named: false,
             config,
             image,
-            lock: kind_cluster::lock_file(&session.env.cache, name),
+            // The next benchmark removes what this one leaves.
+            lease: Lease::of_cluster("bench", false),
+            lock: lock::file(&session.env.cache, name),
             kubeconfig: self.scratch().join(format!("{name}.kubeconfig")),
         };
         let delete_at_end = || _ = self.clusters().insert(name.to_owned());

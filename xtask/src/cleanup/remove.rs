@@ -1,0 +1,196 @@
+//! Removes releases, objects and namespaces one by one, each only while it is of those whose things are to go.
+
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Preconditions};
+use kube::{Api, Client};
+
+use super::{Remover, terminating};
+use crate::events::Phase;
+use crate::labels;
+use crate::ledger::{Made, Object, ReleaseName};
+use crate::text;
+
+/// Whose things are to go. What does not carry our label never goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose<'a> {
+    /// A run's.
+    Run(&'a str),
+    /// Of any run, while its expiry is in the past: one that was renewed meanwhile stays.
+    Expired,
+    /// Of any run.
+    Anyones,
+}
+
+impl Whose<'_> {
+    /// Whether an object is one of them.
+    fn has(self, meta: &ObjectMeta, now: Timestamp) -> bool {
+        let label = meta.labels.as_ref().and_then(|labels| labels.get(labels::RUN));
+        let Some(by) = label else { return false };
+        match self {
+            Whose::Run(run) => by == run,
+            Whose::Anyones => true,
+            Whose::Expired => match &meta.annotations {
+                // One without a time was chosen because nothing else of its run is left.
+                Some(annotations) if annotations.contains_key(labels::EXPIRES) => {
+                    labels::expired(annotations, now)
+                }
+                _ => true,
+            },
+        }
+    }
+}
+
+/// Uninstalls releases first, because they may have made things outside their namespaces; then the rest. The
+/// deletion of a namespace is asked for and not waited for: names are never used twice.
+pub(crate) async fn remove_objects(remover: &Remover<'_>, made: &Made) -> Vec<String> {
+    let step = remover.events.step(Phase::Cleanup, "remove what was deployed");
+    let mut left = Vec::new();
+    for release in made.releases.iter().rev() {
+        step.progress(format!("uninstall {}", release.name));
+        if let Err(error) = uninstall(remover, made, release).await {
+            left.push(format!(
+                "release {} in {}: {}",
+                release.name,
+                release.namespace,
+                crate::exit::message(&error)
+            ));
+        }
+    }
+    let Some(client) = remover.client else {
+        left.push("the cluster's API is not known any more".to_owned());
+        return left;
+    };
+    for object in made.objects.iter().rev() {
+        if let Err(error) = delete_object(client, object, remover.whose).await {
+            left.push(format!("{} {}: {error:#}", object.resource.kind, object.name));
+        }
+    }
+    for namespace in &made.namespaces {
+        match delete_namespace(client, namespace, remover.whose).await {
+            Ok(Some(stuck)) => remover.events.warn(stuck),
+            Ok(None) => {}
+            Err(error) => left.push(format!("namespace {namespace}: {error:#}")),
+        }
+    }
+    if left.is_empty() {
+        step.done(text::count(made.namespaces.len(), "namespace"));
+    }
+    left
+}
+
+async fn uninstall(remover: &Remover<'_>, made: &Made, release: &ReleaseName) -> Result<()> {
+    let ReleaseName { name, namespace } = release;
+    let helm = remover.helm.ok_or_else(|| anyhow!("helm was not found"))?;
+    // In a namespace that is not ours, somebody may have put another release of this name in its place.
+    if !made.namespaces.contains(namespace)
+        && let Some(client) = remover.client
+        && !is_of(client, release, remover.whose).await?
+    {
+        return Ok(());
+    }
+    helm.uninstall(name, namespace).await
+}
+
+/// Whether the revisions that helm keeps of a release are of those whose things are to go; of one that has none,
+/// nothing is there to ask.
+async fn is_of(client: &Client, release: &ReleaseName, whose: Whose<'_>) -> Result<bool> {
+    let ReleaseName { name, namespace } = release;
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let revisions = ListParams::default().labels(&format!("owner=helm,name={name}"));
+    let revisions = secrets.list_metadata(&revisions).await?.items;
+    let now = Timestamp::now();
+    Ok(revisions.is_empty() || revisions.iter().any(|revision| whose.has(&revision.metadata, now)))
+}
+
+/// Whether an object is where helm keeps a revision of a release; the name of that release.
+pub(crate) fn is_release(kind: &str, meta: &ObjectMeta) -> Option<String> {
+    let labels = meta.labels.as_ref()?;
+    let of_helm = kind == "Secret" && labels.get("owner").is_some_and(|owner| owner == "helm");
+    labels.get("name").filter(|_| of_helm).cloned()
+}
+
+/// Deletes an object if it is of those that are to go.
+async fn delete_object(client: &Client, object: &Object, whose: Whose<'_>) -> Result<()> {
+    let api: Api<DynamicObject> = match &object.namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &object.resource),
+        None => Api::all_with(client.clone(), &object.resource),
+    };
+    let Some(found) = api.get_opt(&object.name).await? else { return Ok(()) };
+    if !whose.has(&found.metadata, Timestamp::now()) {
+        return Ok(());
+    }
+    gone(api.delete(&object.name, &this(&found.metadata, DeleteParams::default())).await)
+}
+
+/// Asks for a namespace's deletion, if it is of those that are to go; says what holds one up that is going already.
+async fn delete_namespace(client: &Client, name: &str, whose: Whose<'_>) -> Result<Option<String>> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let Some(found) = api.get_opt(name).await? else { return Ok(None) };
+    if !whose.has(&found.metadata, Timestamp::now()) {
+        return Ok(None);
+    }
+    if found.metadata.deletion_timestamp.is_some() {
+        return Ok(terminating::explain(&found, Timestamp::now()));
+    }
+    gone(api.delete(name, &this(&found.metadata, DeleteParams::background())).await)?;
+    Ok(None)
+}
+
+/// The object that was looked at, and no other of its name.
+fn this(meta: &ObjectMeta, params: DeleteParams) -> DeleteParams {
+    params.preconditions(Preconditions { uid: meta.uid.clone(), resource_version: None })
+}
+
+fn gone<T>(result: kube::Result<T>) -> Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        // Somebody else was faster, and may have made another of the name since.
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(text: &str) -> ObjectMeta {
+        serde_yaml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_another_run_has_taken_over_is_left_to_it() {
+        let now = Timestamp::now();
+        let of = |run: &str| meta(&format!("labels: {{k8s-test.local/run: {run}}}"));
+        assert!(Whose::Run("a").has(&of("a"), now));
+        assert!(!Whose::Run("a").has(&of("b"), now));
+        assert!(Whose::Anyones.has(&of("b"), now));
+        for whose in [Whose::Run("a"), Whose::Anyones, Whose::Expired] {
+            assert!(!whose.has(&ObjectMeta::default(), now));
+        }
+    }
+
+    #[test]
+    fn what_was_renewed_since_it_was_found_stays() {
+        let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
+        let until = |time: &str| {
+            meta(&format!(
+                "{{labels: {{k8s-test.local/run: r}}, annotations: {{k8s-test.local/expires: '{time}'}}}}"
+            ))
+        };
+        assert!(Whose::Expired.has(&until("2026-01-01T23:59:59Z"), now));
+        assert!(!Whose::Expired.has(&until("2026-01-02T00:10:00Z"), now));
+        assert!(Whose::Expired.has(&meta("labels: {k8s-test.local/run: r}"), now));
+    }
+
+    #[test]
+    fn a_revision_of_helm_stands_for_its_release() {
+        let revision = meta("labels: {owner: helm, name: dagster, k8s-test.local/run: r}");
+        assert_eq!(is_release("Secret", &revision).as_deref(), Some("dagster"));
+        assert_eq!(is_release("ConfigMap", &revision), None);
+        assert_eq!(is_release("Secret", &meta("labels: {name: dagster}")), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Leases: until when what a run has made is its own, renewed while it lives, so that expired means dead.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kind_client::Kind;
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde::{Deserialize, Serialize};
+use tokio::task::AbortHandle;
+
+use crate::cleanup::{KEPT, Policy};
+use crate::cli::Keep;
+use crate::cluster::kind;
+use crate::events::Events;
+use crate::exit::message;
+use crate::labels;
+use crate::ledger::{Ledger, Made, Object, ReleaseName};
+use crate::plan::ClusterPlan;
+
+/// How long things are left alone after the last renewal: clocks of two machines may differ, and an API server may be
+/// away for some minutes.
+const TERM: SignedDuration = SignedDuration::from_mins(10);
+/// How often a lease is renewed.
+const RENEW: Duration = Duration::from_secs(60);
+/// How long one renewal may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Who uses something, and until when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The run's id.
+    pub run: String,
+    /// Whose run it is, `user@host`.
+    pub owner: String,
+    /// When anybody may remove it; absent where it stays until somebody says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+impl Lease {
+    /// The lease of a cluster that a run makes: the ones that are kept for reuse do not expire.
+    #[must_use]
+    pub fn of_cluster(run: &str, ephemeral: bool) -> Lease {
+        let expires = ephemeral.then(|| Timestamp::now() + TERM);
+        Lease { run: run.to_owned(), owner: owner(), expires }
+    }
+}
+
+/// Whose runs these are: `user@host`.
+#[must_use]
+pub fn owner() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    format!("{}@{}", user.as_deref().unwrap_or("unknown"), host.as_deref().unwrap_or("unknown"))
+}
+
+/// When things of a run that begins or goes on now expire.
+///
+/// What is to stay in any case has its whole time from the start, because a machine that crashes takes the reaper with it.
+#[must_use]
+pub fn expiry(keep: Keep) -> Timestamp {
+    Timestamp::now()
+        + match keep {
+            Keep::Always => KEPT,
+            Keep::OnFailure | Keep::Never => TERM,
+        }
+}
+
+/// Renews a run's leases until it is dropped.
+pub struct Held(AbortHandle);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Renews the leases of what the ledger names, and of the cluster, from now on.
+#[must_use]
+pub fn hold(policy: Policy, ledger: Ledger, client: Client, kind: Kind, events: Events) -> Held {
+    let task = tokio::spawn(async move {
+        let mut failing = false;
+        loop {
+            tokio::time::sleep(RENEW).await;
+            let made = ledger.made();
+            let renewal = renew(&policy, &made, &client, &kind);
+            let renewed = match tokio::time::timeout(LIMIT, renewal).await {
+                Ok(renewed) => renewed,
+                Err(_) => Err(anyhow::anyhow!("no answer within {}", crate::text::seconds(LIMIT))),
+            };
+            if let Err(error) = &renewed
+                && !failing
+            {
+                events
+                    .warn(format!("the lease could not be renewed, and is tried again: {}", message(error)));
+            }
+            failing = renewed.is_err();
+        }
+    });
+    Held(task.abort_handle())
+}
+
+async fn renew(policy: &Policy, made: &Made, client: &Client, kind: &Kind) -> Result<()> {
+    let expires = expiry(policy.keep);
+    let objects = prolong(client, made, &policy.run, expires).await;
+    if let ClusterPlan::Kind { name, .. } = &policy.cluster {
+        // Also one that another run has made and that we use.
+        kind::renew(kind, name, expires).await?;
+    }
+    objects
+}
+
+/// Sets when anybody may remove what a run has made: its namespaces, and what is not in them.
+///
+/// # Errors
+/// The API refuses.
+pub async fn prolong(client: &Client, made: &Made, run: &str, expires: Timestamp) -> Result<()> {
+    let patch = serde_json::json!({"metadata": {"annotations": {labels::EXPIRES: expires.to_string()}}});
+    let patch = Patch::Merge(&patch);
+    let params = PatchParams::default();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    for name in &made.namespaces {
+        written(namespaces.patch_metadata(name, &params, &patch).await)
+            .with_context(|| format!("annotate the namespace {name}"))?;
+    }
+    for Object { resource, namespace, name } in &made.objects {
+        let api: Api<DynamicObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+            None => Api::all_with(client.clone(), resource),
+        };
+        written(api.patch_metadata(name, &params, &patch).await)
+            .with_context(|| format!("annotate {} {name}", resource.kind))?;
+    }
+    // In a namespace of ours the namespace's time is enough.
+    let outside = made.releases.iter().filter(|release| !made.namespaces.contains(&release.namespace));
+    for ReleaseName { name, namespace } in outside {
+        let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+        let revisions =
+            ListParams::default().labels(&format!("owner=helm,name={name},{}={run}", labels::RUN));
+        for revision in api.list_metadata(&revisions).await? {
+            written(api.patch_metadata(&revision.name_any(), &params, &patch).await)
+                .with_context(|| format!("annotate the release {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// What is not there (yet, or any more) needs no lease.
+fn written<T>(result: kube::Result<T>) -> Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_stay_has_its_whole_time_from_the_start() {
+        let hour = Timestamp::now() + SignedDuration::from_hours(1);
+        assert!(expiry(Keep::Always) > hour);
+        assert!(expiry(Keep::OnFailure) < hour && expiry(Keep::Never) < hour);
+    }
+
+    #[test]
+    fn a_lease_outlives_several_renewals_that_fail() {
+        let renew = SignedDuration::try_from(RENEW + LIMIT).unwrap();
+        assert!(TERM > renew * 5);
+    }
+
+    #[test]
+    fn only_a_cluster_that_goes_with_its_run_expires() {
+        assert!(Lease::of_cluster("r", true).expires.is_some());
+        let kept = Lease::of_cluster("r", false);
+        assert_eq!(kept.expires, None);
+        assert!(kept.owner.contains('@'), "{}", kept.owner);
+    }
+}

@@ -1,0 +1,179 @@
+//! The same with Docker, kind and helm: runs that are killed leave nothing on real clusters.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// By when everything has to be gone.
+const SOON: Duration = Duration::from_secs(30);
+/// The cluster that stays from one run to the next.
+const KEPT: &str = "k8s-test-killed";
+/// Kills at random moments of a run on the cluster that stays, and of one that makes its own.
+const KILLS: [(Option<&str>, u32); 2] = [(Some(KEPT), 8), (None, 4)];
+
+const FIXTURES: &str = "
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: 'killed-{{ run.id }}'}
+";
+const CHART: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: '{{ .Release.Name }}-settings'}
+";
+
+struct Real {
+    folder: TempDir,
+    /// In the environment of all that is started here.
+    mark: String,
+}
+
+impl Real {
+    fn new() -> Real {
+        let folder = tempfile::tempdir().unwrap();
+        for path in ["suite", "chart/templates"] {
+            std::fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        let write = |path: &str, text: &str| std::fs::write(folder.path().join(path), text).unwrap();
+        write("chart/Chart.yaml", "apiVersion: v2\nname: chart\nversion: 1.0.0\n");
+        write("chart/templates/settings.yaml", CHART);
+        write("suite/fixtures.yaml", FIXTURES);
+        write(
+            "suite/suite.yaml",
+            "namespaces: {user: killed}\nfixtures: [fixtures.yaml]\nreleases: [{name: app, chart: ../chart, namespace: user}]\nrun: {command: [sh, -c, 'sleep 600 & sleep 1; kill $!']}\n",
+        );
+        let mark = format!("K8S_TEST_REAL_KILLS={}", folder.path().display());
+        Real { folder, mark }
+    }
+
+    fn start(&self, cluster: Option<&str>, output: &str) -> Child {
+        let (name, value) = self.mark.split_once('=').unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.arg("k8s-test").arg(self.folder.path().join("suite")).args(["--output", output]);
+        match cluster {
+            Some(name) => command.args(["--kind-cluster", name]).env_remove("CI"),
+            None => command.env("CI", "true"),
+        };
+        let log = std::fs::File::create(self.folder.path().join(format!("{output}.log"))).unwrap();
+        command.env(name, value).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+    }
+
+    /// What is said in a file of this folder.
+    fn text(&self, path: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(path)).unwrap_or_default()
+    }
+
+    /// What is left of a run when its time is over.
+    fn left(&self, output: &str, killed: Instant) -> Vec<String> {
+        loop {
+            let left = self.left_now(output);
+            if left.is_empty() || killed.elapsed() > SOON {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    fn left_now(&self, output: &str) -> Vec<String> {
+        let mut left: Vec<String> =
+            processes(&self.mark).into_iter().map(|id| format!("process {id}")).collect();
+        let journal = self.text(&format!("{output}/journal.jsonl"));
+        // Before there is a line nothing was made.
+        let Some(entry) = journal.lines().last() else { return left };
+        let entry: serde_json::Value = serde_json::from_str(entry).unwrap();
+        let run = entry["policy"]["run"].as_str().unwrap();
+        let cluster = entry["policy"]["cluster"]["name"].as_str().unwrap();
+        let label = format!("label=io.x-k8s.kind.cluster={cluster}");
+        let nodes = said("docker", &["ps", "--all", "--quiet", "--filter", &label]);
+        if cluster != KEPT {
+            left.extend(nodes.lines().map(|id| format!("container {id}")));
+            return left;
+        }
+        let node = format!("{KEPT}-control-plane");
+        let kubectl = ["exec", &node, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get"];
+        let selector = format!("k8s-test.local/run={run}");
+        let objects = ["namespaces,clusterroles", "--selector", &selector, "--output", "json"];
+        let list: serde_json::Value =
+            serde_json::from_str(&said("docker", &[&kubectl[..], &objects].concat())).unwrap();
+        // A namespace that is going takes its time, and nobody has to wait for it.
+        let stays = |object: &&serde_json::Value| object["metadata"]["deletionTimestamp"].is_null();
+        let objects = list["items"].as_array().unwrap().iter().filter(stays);
+        left.extend(objects.map(|object| format!("{} {}", object["kind"], object["metadata"]["name"])));
+        left
+    }
+}
+
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The processes with this variable.
+fn processes(mark: &str) -> Vec<String> {
+    let ids = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = ids.filter_map(|entry| entry.file_name().into_string().ok());
+    let is_marked = |id: &String| {
+        let environment = std::fs::read(Path::new("/proc").join(id).join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    ids.filter(is_marked).collect()
+}
+
+/// Between 0 and 1, spread evenly.
+fn spread(n: u32) -> f64 {
+    (f64::from(n) * 0.618_033_988_75).fract()
+}
+
+#[test]
+#[ignore = "makes clusters: three minutes"]
+fn real_runs_that_are_killed_leave_nothing() {
+    let real = Real::new();
+    let whole = |output: &str| {
+        let start = Instant::now();
+        let status = real.start(Some(KEPT), output).wait().unwrap();
+        assert!(status.success(), "{}", real.text(&format!("{output}.log")));
+        start.elapsed()
+    };
+    // The first one makes the cluster.
+    let (made, reused) = (whole("first"), whole("second"));
+    let mut slowest = Duration::ZERO;
+    let mut lines = Vec::new();
+    for (cluster, count) in KILLS {
+        for n in 0..count {
+            let output = format!("{}-{n}", cluster.unwrap_or("own"));
+            let time = if cluster.is_some() { reused } else { made };
+            let at = time.mul_f64(spread(n + 1));
+            let mut run = real.start(cluster, &output);
+            std::thread::sleep(at);
+            run.kill().unwrap();
+            let killed = Instant::now();
+            let alive = run.wait().unwrap().code().is_none();
+            let left = real.left(&output, killed);
+            let log = || {
+                format!(
+                    "{}\n{}",
+                    real.text(&format!("{output}.log")),
+                    real.text(&format!("{output}/reaper.log"))
+                )
+            };
+            assert!(left.is_empty(), "{output}, killed after {at:.1?}, leaves {left:?}:\n{}", log());
+            slowest = slowest.max(killed.elapsed());
+            lines.push(format!(
+                "{output}: killed after {at:.1?} ({alive}), gone after {:.1?}",
+                killed.elapsed()
+            ));
+        }
+    }
+    let down =
+        Command::new(env!("CARGO_BIN_EXE_xtask")).args(["cluster", "down", "--kind-cluster", KEPT]).status();
+    assert!(down.unwrap().success());
+    println!(
+        "{}\n{} runs killed, nothing left; the slowest was gone after {slowest:.1?}",
+        lines.join("\n"),
+        lines.len()
+    );
+}
