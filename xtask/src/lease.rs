@@ -81,10 +81,21 @@ impl Drop for Held {
 /// Renews the leases of what the ledger names, and of the cluster, from now on.
 #[must_use]
 pub fn hold(policy: Policy, ledger: Ledger, client: Client, kind: Kind, events: Events) -> Held {
+    hold_by(RENEW, policy, ledger, client, kind, events)
+}
+
+fn hold_by(
+    every: Duration,
+    policy: Policy,
+    ledger: Ledger,
+    client: Client,
+    kind: Kind,
+    events: Events,
+) -> Held {
     let task = tokio::spawn(async move {
         let mut failing = false;
         loop {
-            tokio::time::sleep(RENEW).await;
+            tokio::time::sleep(every).await;
             let made = ledger.made();
             let renewal = renew(&policy, &made, &client, &kind);
             let renewed = match tokio::time::timeout(LIMIT, renewal).await {
@@ -159,7 +170,72 @@ fn written<T>(result: kube::Result<T>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+    use kube::api::ApiResource;
+    use serde_json::json;
+
     use super::*;
+    use crate::fake_api::{self, answer};
+
+    fn policy() -> Policy {
+        Policy {
+            run: "r".to_owned(),
+            keep: Keep::Never,
+            cluster: ClusterPlan::Kubeconfig { file: "/k".into(), context: None },
+            output: "/o".into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_a_run_has_made_is_renewed_until_it_ends() {
+        let (client, mut server) = fake_api::client();
+        let ledger = Ledger::default();
+        ledger.record(|made| {
+            made.namespaces.push("a-3fcd70".to_owned());
+            made.objects.push(Object {
+                resource: ApiResource::erase::<Secret>(&()),
+                namespace: Some("theirs".to_owned()),
+                name: "token".to_owned(),
+            });
+            for namespace in ["a-3fcd70", "theirs"] {
+                made.releases.push(ReleaseName { name: "app".to_owned(), namespace: namespace.to_owned() });
+            }
+        });
+        let (kind, events) = (Kind::new(), Events::new(Vec::new()));
+        let held = hold_by(Duration::from_millis(1), policy(), ledger, client, kind, events);
+        let mut seen = Vec::new();
+        // Twice all of it: one that is gone is no reason to leave the others.
+        while seen.len() < 8 {
+            let (request, send) = server.next_request().await.unwrap();
+            let path = request.uri().path().rsplit('/').take(2).collect::<Vec<_>>();
+            seen.push(format!("{} {} {}", request.method(), path[1], path[0]));
+            if request.method() == "GET" {
+                let selector = request.uri().query().unwrap_or_default().to_owned();
+                assert!(selector.contains("name%3Dapp") && selector.contains("run%3Dr"), "{selector}");
+                let revision = json!({"metadata": {"name": "sh.helm.release.v1.app.v1"}});
+                let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [revision]});
+                send.send_response(answer(StatusCode::OK, &list));
+                continue;
+            }
+            let body = request.into_body().collect_bytes().await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let expires: Timestamp =
+                body["metadata"]["annotations"][labels::EXPIRES].as_str().unwrap().parse().unwrap();
+            assert!(expires > Timestamp::now() + TERM - SignedDuration::from_mins(1));
+            let gone = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no"});
+            send.send_response(answer(StatusCode::NOT_FOUND, &gone));
+        }
+        let once = [
+            "PATCH namespaces a-3fcd70",
+            "PATCH secrets token",
+            "GET theirs secrets",
+            "PATCH secrets sh.helm.release.v1.app.v1",
+        ];
+        assert_eq!(seen, [once, once].concat());
+        drop(held);
+        // The client goes with the task.
+        assert!(server.next_request().await.is_none());
+    }
 
     #[test]
     fn what_is_to_stay_has_its_whole_time_from_the_start() {
