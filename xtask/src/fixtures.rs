@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, anyhow};
 use camino::Utf8Path;
+use jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{self, ApiCapabilities, Scope};
@@ -15,11 +16,12 @@ use crate::exit::{Exit, ExitWith, coded};
 use crate::ledger::{Ledger, Object};
 use crate::namespaces::{Marks, Namespaces};
 use crate::template::{self, Facts};
-use crate::{fail, labels};
+use crate::{fail, labels, lease};
 
 /// Applies all fixtures of `suite`; gives how many objects they hold.
 ///
-/// An object that somebody else or another run made stays theirs: it is brought to the wanted state, but never deleted.
+/// An object that somebody else or another run made stays theirs, while that lives: it is brought to the wanted state, but
+/// never deleted.
 ///
 /// # Errors
 /// A manifest cannot be read or rendered (exit 2), or the API refuses an object (exit 3).
@@ -57,7 +59,12 @@ pub async fn apply(
                     .await
                     .with_context(|| what.clone())
                     .or_exit(Exit::Environment)?;
-                present.is_some_and(|present| present.labels().get(labels::RUN).is_none_or(|by| by != run))
+                // What a dead run has left is taken over, before a sweep takes it away from us.
+                let is_alive = |present: &DynamicObject| !lease::is_over(&present.metadata, Timestamp::now());
+                present.is_some_and(|present| {
+                    let by = present.labels().get(labels::RUN);
+                    by.is_none_or(|by| by != run && is_alive(&present))
+                })
             };
             if !theirs {
                 object.labels_mut().extend(labels::of(run, &suite.name, &suite.variant));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kind_client::Kind;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
@@ -67,6 +68,16 @@ pub fn expiry(keep: Keep) -> Timestamp {
             Keep::Always => KEPT,
             Keep::OnFailure | Keep::Never => TERM,
         }
+}
+
+/// Whether the time of something that a run has made is over. What helm has just written down has none yet: it is the
+/// run's for as long as a lease lasts.
+#[must_use]
+pub fn is_over(meta: &ObjectMeta, now: Timestamp) -> bool {
+    match &meta.annotations {
+        Some(annotations) if annotations.contains_key(labels::EXPIRES) => labels::expired(annotations, now),
+        _ => meta.creation_timestamp.as_ref().is_none_or(|created| created.0 + TERM <= now),
+    }
 }
 
 /// Renews a run's leases until it is dropped.
@@ -248,6 +259,16 @@ mod tests {
     fn a_lease_outlives_several_renewals_that_fail() {
         let renew = SignedDuration::try_from(RENEW + LIMIT).unwrap();
         assert!(TERM > renew * 5);
+    }
+
+    #[test]
+    fn what_has_no_time_yet_is_a_runs_own_for_one_term() {
+        let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
+        let meta = |text: &str| -> ObjectMeta { serde_yaml::from_str(text).unwrap() };
+        assert!(!is_over(&meta("creationTimestamp: '2026-01-01T23:55:00Z'"), now));
+        assert!(is_over(&meta("creationTimestamp: '2026-01-01T23:45:00Z'"), now));
+        let renewed = "{creationTimestamp: '2026-01-01T01:00:00Z', annotations: {k8s-test.local/expires: '2026-01-02T00:01:00Z'}}";
+        assert!(!is_over(&meta(renewed), now));
     }
 
     #[test]

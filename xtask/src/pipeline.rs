@@ -239,7 +239,7 @@ async fn ground_alone(session: &Session, plan: &Plan) -> Result<Ground> {
     let cluster = async {
         let made = session.cluster(&maker, &machine, &plan.cluster, &plan.run, &kubeconfig).await?;
         let (cluster, kind) = (&made.0, machine.kind_client());
-        let sweep = sweep::start(session, &policy, cluster, &kind);
+        let sweep = sweep::start(session, plan, cluster, &kind);
         let ledger = session.ledger.clone();
         let lease = lease::hold(policy.clone(), ledger, cluster.client.clone(), kind, session.events.clone());
         Ok((made, lease, sweep))

@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use kind_client::Kind;
 use tokio::task::AbortHandle;
 
-use crate::cleanup::{self, Policy, Remover, Whose, leftovers};
+use crate::cleanup::{self, Remover, Whose, leftovers};
 use crate::cluster::kind::{self, Owner};
 use crate::cluster::{Cluster, lock};
 use crate::events::Events;
 use crate::exit::message;
 use crate::pipeline::Session;
-use crate::plan::ClusterPlan;
+use crate::plan::{ClusterPlan, Plan};
 use crate::text;
 
 /// A sweep under way, given up when this is dropped: the next start goes on.
@@ -25,13 +25,13 @@ impl Drop for Sweep {
 
 /// Sweeps the run's cluster, and away the Kind clusters of this machine whose lease is over.
 #[must_use]
-pub fn start(session: &Session, policy: &Policy, cluster: &Cluster, kind: &Kind) -> Sweep {
-    let (session, policy, cluster, kind) = (session.clone(), policy.clone(), cluster.clone(), kind.clone());
+pub fn start(session: &Session, plan: &Plan, cluster: &Cluster, kind: &Kind) -> Sweep {
+    let (session, plan, cluster, kind) = (session.clone(), plan.clone(), cluster.clone(), kind.clone());
     let task = tokio::spawn(async move {
-        if let Err(error) = objects(&session, &policy, &cluster).await {
+        if let Err(error) = objects(&session, &plan, &cluster).await {
             session.events.warn(format!("what has expired could not be removed: {}", message(&error)));
         }
-        if let ClusterPlan::Kind { name, .. } = &policy.cluster
+        if let ClusterPlan::Kind { name, .. } = &plan.cluster
             && let Err(error) = clusters(&session, &kind, name).await
         {
             session
@@ -43,14 +43,16 @@ pub fn start(session: &Session, policy: &Policy, cluster: &Cluster, kind: &Kind)
 }
 
 /// What other runs have left on the cluster.
-async fn objects(session: &Session, policy: &Policy, cluster: &Cluster) -> Result<()> {
+async fn objects(session: &Session, plan: &Plan, cluster: &Cluster) -> Result<()> {
     if session.ledger.made().cluster.is_some() {
         // It is new.
         return Ok(());
     }
     let helm = session.helm(cluster);
-    let goes = |run: &str, expired: bool| expired && run != policy.run;
-    let found = leftovers::find(goes, &cluster.client, &helm).await?;
+    let goes = |run: &str, expired: bool| expired && run != plan.run;
+    let mut found = leftovers::find(goes, &cluster.client, &helm).await?;
+    // Where this run installs at the same moment, nobody uninstalls.
+    found.made.releases.retain(|release| Some(&release.namespace) != plan.existing_namespace.as_ref());
     for stuck in found.stuck {
         session.events.warn(stuck);
     }

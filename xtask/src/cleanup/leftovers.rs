@@ -13,6 +13,7 @@ use super::{is_release, terminating};
 use crate::exit::{Exit, ExitWith};
 use crate::helm::Helm;
 use crate::labels;
+use crate::lease;
 use crate::ledger::{Made, Object, ReleaseName};
 
 /// What was found.
@@ -76,10 +77,8 @@ async fn look(goes: impl Fn(&str, bool) -> bool, client: &Client, helm: &Helm) -
                 let goes_along = object.namespace().is_some_and(|name| all.contains(&name))
                     || !object.owner_references().is_empty();
                 // One without a time of its own goes when nothing else of its run is left.
-                let over = match object.annotations().contains_key(labels::EXPIRES) {
-                    true => labels::expired(object.annotations(), now),
-                    false => !alive.contains(&run),
-                };
+                let has_time = object.annotations().contains_key(labels::EXPIRES);
+                let over = lease::is_over(&object.metadata, now) && (has_time || !alive.contains(&run));
                 if goes_along || object.metadata.deletion_timestamp.is_some() || !goes(&run, over) {
                     continue;
                 }

@@ -10,6 +10,7 @@ use kube::{Api, Client};
 use super::{Remover, terminating};
 use crate::events::Phase;
 use crate::labels;
+use crate::lease;
 use crate::ledger::{Made, Object, ReleaseName};
 use crate::text;
 
@@ -32,13 +33,8 @@ impl Whose<'_> {
         match self {
             Whose::Run(run) => by == run,
             Whose::Anyones => true,
-            Whose::Expired => match &meta.annotations {
-                // One without a time was chosen because nothing else of its run is left.
-                Some(annotations) if annotations.contains_key(labels::EXPIRES) => {
-                    labels::expired(annotations, now)
-                }
-                _ => true,
-            },
+            // One without a time was chosen because nothing else of its run is left.
+            Whose::Expired => lease::is_over(meta, now),
         }
     }
 }
@@ -122,7 +118,12 @@ async fn delete_object(client: &Client, object: &Object, whose: Whose<'_>) -> Re
     if !whose.has(&found.metadata, Timestamp::now()) {
         return Ok(());
     }
-    gone(api.delete(&object.name, &this(&found.metadata, DeleteParams::default())).await)
+    let mut params = this(&found.metadata, DeleteParams::default());
+    if let (Whose::Expired, Some(this)) = (whose, &mut params.preconditions) {
+        // Another run may be taking it over at this moment.
+        this.resource_version = found.metadata.resource_version.clone();
+    }
+    gone(api.delete(&object.name, &params).await)
 }
 
 /// Asks for a namespace's deletion, if it is of those that are to go; says what holds one up that is going already.
@@ -183,7 +184,8 @@ mod tests {
         };
         assert!(Whose::Expired.has(&until("2026-01-01T23:59:59Z"), now));
         assert!(!Whose::Expired.has(&until("2026-01-02T00:10:00Z"), now));
-        assert!(Whose::Expired.has(&meta("labels: {k8s-test.local/run: r}"), now));
+        let new = "{labels: {k8s-test.local/run: r}, creationTimestamp: '2026-01-01T23:59:00Z'}";
+        assert!(!Whose::Expired.has(&meta(new), now));
     }
 
     #[test]

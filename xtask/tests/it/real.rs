@@ -10,7 +10,7 @@ use tempfile::TempDir;
 const SOON: Duration = Duration::from_secs(30);
 /// The cluster that stays from one run to the next.
 const KEPT: &str = "k8s-test-killed";
-/// Kills at random moments of a run on the cluster that stays, and of one that makes its own.
+/// Kills of runs on the cluster that stays, and of runs that make their own.
 const KILLS: [(Option<&str>, u32); 2] = [(Some(KEPT), 8), (None, 4)];
 
 const FIXTURES: &str = "
@@ -64,6 +64,12 @@ impl Real {
     /// What is said in a file of this folder.
     fn text(&self, path: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(path)).unwrap_or_default()
+    }
+
+    /// How far a run has come: the lines that it has printed and those of its journal.
+    fn lines(&self, output: &str) -> usize {
+        let files = [format!("{output}.log"), format!("{output}/journal.jsonl")];
+        files.iter().map(|path| self.text(path).lines().count()).sum()
     }
 
     /// What is left of a run when its time is over.
@@ -136,36 +142,38 @@ fn real_runs_that_are_killed_leave_nothing() {
         let start = Instant::now();
         let status = real.start(Some(KEPT), output).wait().unwrap();
         assert!(status.success(), "{}", real.text(&format!("{output}.log")));
-        start.elapsed()
+        (start.elapsed(), real.lines(output))
     };
     // The first one makes the cluster.
-    let (made, reused) = (whole("first"), whole("second"));
+    let ((made, _), (_, all)) = (whole("first"), whole("second"));
     let mut slowest = Duration::ZERO;
     let mut lines = Vec::new();
     for (cluster, count) in KILLS {
         for n in 0..count {
             let output = format!("{}-{n}", cluster.unwrap_or("own"));
-            let time = if cluster.is_some() { reused } else { made };
-            let at = time.mul_f64(spread(n + 1));
             let mut run = real.start(cluster, &output);
-            std::thread::sleep(at);
+            let point = if cluster.is_some() {
+                let line = (all as f64 * spread(n + 1)) as usize;
+                while real.lines(&output) < line && run.try_wait().unwrap().is_none() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                format!("at line {line} of {all}")
+            } else {
+                // kind says little while it works.
+                let time = made.mul_f64(spread(n + 1));
+                std::thread::sleep(time);
+                format!("after {time:.1?}")
+            };
             run.kill().unwrap();
             let killed = Instant::now();
-            let alive = run.wait().unwrap().code().is_none();
+            let early = run.wait().unwrap().code().is_none();
             let left = real.left(&output, killed);
-            let log = || {
-                format!(
-                    "{}\n{}",
-                    real.text(&format!("{output}.log")),
-                    real.text(&format!("{output}/reaper.log"))
-                )
-            };
-            assert!(left.is_empty(), "{output}, killed after {at:.1?}, leaves {left:?}:\n{}", log());
+            let log = [format!("{output}.log"), format!("{output}/reaper.log")].map(|path| real.text(&path));
+            assert!(left.is_empty(), "{output}, killed {point}, leaves {left:?}:\n{}", log.join("\n"));
+            assert!(early, "{output} had come to its end {point}");
             slowest = slowest.max(killed.elapsed());
-            lines.push(format!(
-                "{output}: killed after {at:.1?} ({alive}), gone after {:.1?}",
-                killed.elapsed()
-            ));
+            let step = log[0].lines().last().unwrap_or_default().trim().to_owned();
+            lines.push(format!("{output}: killed {point} ({step}), gone after {:.1?}", killed.elapsed()));
         }
     }
     let down =
