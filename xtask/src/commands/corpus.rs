@@ -3,18 +3,23 @@
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use futures::StreamExt;
+use jiff::Timestamp;
 
 use super::clean::reach;
-use crate::cli::{Corpus, CorpusCases};
+use crate::cleanup::Policy;
+use crate::cli::{Corpus, CorpusCases, Keep};
 use crate::cluster::kind::image_nodes;
 use crate::config::Workspace;
 use crate::env::Env;
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith, message};
+use crate::journal::Tools;
+use crate::lease;
 use crate::pipeline::Session;
 use crate::plan::{ClusterPlan, DEFAULT_CLUSTER};
 use crate::ready::corpus::{self, Score};
 use crate::ready::tape::{self, Tape};
+use crate::reaper::Reaper;
 use crate::setup::Machine;
 use crate::{fail, fixtures, images, names, text};
 
@@ -95,13 +100,21 @@ async fn on_cluster(args: &CorpusCases, env: &Env, folder: &Utf8Path, deed: Deed
 /// The cluster cannot be made, or cases not applied to it.
 pub(super) async fn live_afresh(session: &Session, machine: &Machine) -> Result<(usize, usize)> {
     let name = format!("{DEFAULT_CLUSTER}-corpus-{}", names::suffix());
-    let folder = tempfile::tempdir()?;
-    let kubeconfig =
-        Utf8Path::from_path(folder.path()).context("a folder with a name in UTF-8")?.join("kubeconfig");
     let cases = folder_of_cases();
-    let plan = ClusterPlan::Kind { name: name.clone(), ephemeral: true, named: true };
+    let policy = Policy {
+        run: names::run_id(Timestamp::now()),
+        keep: Keep::Never,
+        cluster: ClusterPlan::Kind { name: name.clone(), ephemeral: true, named: true },
+        output: session.workspace.runs().join("corpus"),
+    };
+    let _reaper = Reaper::start(policy.clone(), &session.ledger)?;
+    let tools = Tools { kind: machine.kind.clone(), helm: machine.helm.clone() };
+    session.ledger.note(|entry| entry.tools = Some(tools));
     let done = async {
-        session.cluster(&session.maker(machine, true), machine, &plan, &kubeconfig).await?;
+        let (maker, own) = (session.maker(machine, true), policy.kubeconfig());
+        let (made, _) = session.cluster(&maker, machine, &policy.cluster, &policy.run, &own).await?;
+        let (ledger, events) = (session.ledger.clone(), session.events.clone());
+        let _lease = lease::hold(policy.clone(), ledger, made.client, machine.kind_client(), events);
         let chosen = choose(&cases, &[], Deed::Live)?;
         let count = chosen.len();
         let site = Site { session, machine, cluster: &name, folder: &cases, jobs: 6 };
@@ -110,6 +123,7 @@ pub(super) async fn live_afresh(session: &Session, machine: &Machine) -> Result<
     };
     let done = done.await;
     machine.kind_client().delete(&name, None).await.or_exit(Exit::Leftovers)?;
+    session.ledger.note(|entry| entry.done = true);
     done
 }
 

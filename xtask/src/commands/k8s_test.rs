@@ -82,30 +82,22 @@ async fn execute(
     let tests = recorder.record().tests;
     let tests_failed = tests.iter().any(|test| test.outcome.is_failure());
     let failed = tests_failed || !matches!(end, End::Tested);
+    let mut leaves = false;
     if plan.bundle || (failed && !matches!(end, End::Interrupted(_))) {
         // A signal ends this too; the cleanup comes all the same.
         tokio::select! {
             () = evidence::keep(session, plan) => {}
-            signal = signals.next() => {
-                session.events.note(CLEANING);
-                end = End::Interrupted(signal);
-            }
+            signal = signals.next() => leaves = interrupt(session, &mut end, signal),
         }
     }
-    let cleaned = {
-        let mut cleaning = pin!(super::clean_up(session, &policy, failed));
-        loop {
-            tokio::select! {
-                cleaned = &mut cleaning => break Some(cleaned),
-                signal = signals.next() => {
-                    if let End::Interrupted(_) = end {
-                        break None;
-                    }
-                    // Also one that comes when the tests are over is the first.
-                    session.events.note(CLEANING);
-                    end = End::Interrupted(signal);
-                }
-            }
+    let mut cleaning = pin!(super::clean_up(session, &policy, failed));
+    let cleaned = loop {
+        if leaves {
+            break None;
+        }
+        tokio::select! {
+            cleaned = &mut cleaning => break Some(cleaned),
+            signal = signals.next() => leaves = interrupt(session, &mut end, signal),
         }
     };
     if cleaned.is_none() {
@@ -125,6 +117,16 @@ async fn execute(
         }
     }
     finish(session, plan, recorder, start, exit, error)
+}
+
+/// Takes note of a signal, which may come when the tests are over; whether it is the second, which leaves at once.
+fn interrupt(session: &Session, end: &mut End, signal: Signal) -> bool {
+    if let End::Interrupted(_) = end {
+        return true;
+    }
+    session.events.note(CLEANING);
+    *end = End::Interrupted(signal);
+    false
 }
 
 /// Writes the report and prints the end.
