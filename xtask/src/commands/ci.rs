@@ -100,7 +100,10 @@ async fn real_tools(env: &Env) -> Result<Counts> {
         .env("KIND_CLIENT_REAL_IMAGE", image);
     let client = counted("kind-client against kind", tests).await?;
     // Marked `ignore` is what takes longer than a developer wants to wait, or needs Docker.
-    let tests = Run::new(cmd!(sh, "{cargo} test --quiet --package xtask --lib --test it -- --ignored --test-threads 1"), STEP);
+    let tests = Run::new(
+        cmd!(sh, "{cargo} test --quiet --package xtask --lib --test it -- --ignored --test-threads 1"),
+        STEP,
+    );
     let long = counted("long tests", tests).await?;
     let start = Timestamp::now();
     let (passed, failed) = super::corpus::live_afresh(&session, &machine).await?;

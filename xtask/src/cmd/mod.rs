@@ -5,18 +5,18 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError, RwLock};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::process::ExitStatus;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
-use crate::text;
+use crate::{env, text};
+
+mod group;
+
+pub use group::{Group, mark, mark_of_ours, reap};
 
 /// Lines of a failed program's output that its error repeats.
 const TAIL_LINES: usize = 25;
@@ -24,14 +24,6 @@ const TAIL_LINES: usize = 25;
 const LINGER: Duration = Duration::from_secs(1);
 /// A longer line is taken for several.
 const LINE_MAX: u64 = 1 << 20;
-/// How long an ended process group may take before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// Reapers of ended process groups, joined before the program exits.
-static REAPERS: Mutex<Vec<JoinHandle<()>>> = Mutex::new(Vec::new());
-
-/// The run that programs are started for.
-static MARK: RwLock<Option<String>> = RwLock::new(None);
 
 type OnLine<'a> = Box<dyn FnMut(&str) + Send + 'a>;
 
@@ -83,7 +75,7 @@ impl<'a> Run<'a> {
             deadline,
             stdin: None,
             on_line: None,
-            grace: GRACE,
+            grace: group::GRACE,
             keep_stdout: true,
             marked: true,
         }
@@ -100,7 +92,7 @@ impl<'a> Run<'a> {
     /// these variables, and would run anew for each of the two.
     #[must_use]
     pub fn as_cargo(mut self) -> Self {
-        for name in crate::env::Env::set_by_cargo() {
+        for name in env::Env::set_by_cargo() {
             self.command.env_remove(name);
         }
         self
@@ -147,7 +139,7 @@ impl<'a> Run<'a> {
     /// It cannot be started or does not end by its deadline.
     pub async fn output(mut self) -> Result<Output> {
         if !self.marked {
-            self.command.env_remove(crate::env::PROGRAM_OF);
+            self.command.env_remove(env::PROGRAM_OF);
         }
         let mark = mark_of_ours().filter(|_| self.marked);
         let mut child = Group::spawn_marked(&mut self.command, self.stdin.is_some(), mark)
@@ -235,17 +227,6 @@ impl Output {
     }
 }
 
-/// Programs that are started from now on are those of `run`, by which its reaper finds them.
-pub fn mark(run: &str) {
-    *MARK.write().unwrap_or_else(PoisonError::into_inner) = Some(run.to_owned());
-}
-
-/// The run that programs are started for, if there is one.
-#[must_use]
-pub fn mark_of_ours() -> Option<String> {
-    MARK.read().unwrap_or_else(PoisonError::into_inner).clone()
-}
-
 fn quoted(tail: &str) -> String {
     if tail.trim().is_empty() {
         ", with no output".to_owned()
@@ -260,69 +241,6 @@ fn not_started(shown: &str, error: std::io::Error) -> anyhow::Error {
         anyhow!("{program} is not installed or not on PATH (to run `{shown}`)")
     } else {
         anyhow::Error::new(error).context(format!("start `{shown}`"))
-    }
-}
-
-/// A child in a process group of its own, which is ended when this is dropped before [`Group::disarm`].
-#[derive(Debug)]
-pub struct Group {
-    /// The child itself.
-    pub child: Child,
-    group: Option<Pid>,
-    grace: Duration,
-}
-
-impl Group {
-    /// Starts `command` with both outputs piped, and standard input empty or piped.
-    ///
-    /// # Errors
-    /// The operating system's.
-    pub fn spawn(command: &mut Command, pipe_stdin: bool) -> std::io::Result<Group> {
-        Group::spawn_marked(command, pipe_stdin, mark_of_ours())
-    }
-
-    fn spawn_marked(command: &mut Command, pipe_stdin: bool, mark: Option<String>) -> std::io::Result<Group> {
-        command.envs(mark.map(|mark| (crate::env::PROGRAM_OF, mark)));
-        let child = command
-            .stdin(if pipe_stdin { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Ok(Group { child, group, grace: GRACE })
-    }
-
-    /// The group has ended by itself; leave it alone (its number may be another's soon).
-    pub fn disarm(&mut self) {
-        self.group = None;
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let Some(group) = self.group.take() else { return };
-        if killpg(group, Signal::SIGTERM).is_err() {
-            return;
-        }
-        let grace = self.grace;
-        let reaper = std::thread::spawn(move || {
-            let deadline = Instant::now() + grace;
-            // Nobody tells us when a group is empty, so look until it is.
-            while Instant::now() < deadline && killpg(group, None).is_ok() {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let _ = killpg(group, Signal::SIGKILL);
-        });
-        REAPERS.lock().unwrap_or_else(PoisonError::into_inner).push(reaper);
-    }
-}
-
-/// Waits until every process group that was ended is gone; a few seconds at most.
-pub fn reap() {
-    let reapers = std::mem::take(&mut *REAPERS.lock().unwrap_or_else(PoisonError::into_inner));
-    for reaper in reapers {
-        let _ = reaper.join();
     }
 }
 
@@ -375,6 +293,9 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
+    use nix::unistd::Pid;
     use xshell::{Shell, cmd};
 
     use super::*;
