@@ -142,7 +142,7 @@ async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Ins
         installed = upgrade() => installed,
         failure = ready::doomed(client, &hooks, &release.patience) => {
             let text = format!("{}
-It is a hook of the release {}, for which helm waits.", failure.text, release.name);
+    It is a hook of the release {}, for which helm waits.", failure.text, release.name);
             return Err(coded(Exit::NotReady, anyhow!(text)));
         }
     };

@@ -1,6 +1,7 @@
 //! `bench wait` and `bench fail`: how long until a release is known to be ready, or known to have failed, and whether
 //! the cause is named; ours beside helm and kubectl, in turns, each in a namespace of its own.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -173,7 +174,8 @@ impl Bench<'_> {
             let end = self.program(command).await?;
             return Ok((end.status.success(), end.tail.clone()));
         }
-        let install = Install { name: "bench", namespace, chart, values: &[], args: &[] };
+        let labels = &BTreeMap::new();
+        let install = Install { name: "bench", namespace, chart, values: &[], args: &[], labels };
         helm.upgrade_install(&install, self.timeout).await?;
         let asked = Asked::read(manifest, namespace)?;
         if peer == Peer::Ours {

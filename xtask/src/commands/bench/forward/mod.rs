@@ -14,7 +14,7 @@ use xshell::{Shell, cmd};
 
 use super::report::Facts;
 use super::{load_of_machine, processors};
-use crate::cleanup::{self, Remover};
+use crate::cleanup::Policy;
 use crate::cli::{BenchForward, ForwardWay, K8sTest};
 use crate::cmd::{self, Run as Program};
 use crate::config::Workspace;
@@ -203,17 +203,7 @@ impl Bench<'_> {
 
     async fn clean(&self) -> Result<()> {
         let Bench { session, plan, .. } = self;
-        let found = session.found();
-        let helm = found.cluster.as_ref().map(|cluster| session.helm(cluster));
-        let remover = Remover {
-            run: Some(&plan.run),
-            kind: found.kind.as_ref(),
-            helm: helm.as_ref(),
-            client: found.cluster.as_ref().map(|cluster| &cluster.client),
-            events: &session.events,
-        };
-        let decision = cleanup::decide(plan, &session.ledger.made(), false);
-        cleanup::clean_up(&remover, plan, &session.ledger, &decision).await
+        commands::clean_up(session, &Policy::of(plan), false).await
     }
 }
 
