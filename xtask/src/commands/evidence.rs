@@ -70,8 +70,8 @@ pub(super) async fn keep(session: &Session, plan: &Plan) {
 /// See <https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions>.
 pub(super) fn annotation(error: &str) -> String {
     let escape = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-    let causes = error.lines().filter_map(|line| line.trim_start().strip_prefix("caused by: "));
-    let title = causes.last().or(error.lines().next()).unwrap_or("k8s-test failed");
+    let mut causes = error.lines().filter_map(|line| line.trim_start().strip_prefix("caused by: "));
+    let title = causes.next_back().or(error.lines().next()).unwrap_or("k8s-test failed");
     let title = escape(title).replace(':', "%3A").replace(',', "%2C");
     format!("::error title={title}::{}", escape(error))
 }

@@ -172,7 +172,7 @@ impl Bench<'_> {
                 "{program} upgrade --install bench {chart} --namespace {namespace} --wait --timeout {seconds}s"
             );
             let end = self.program(command).await?;
-            return Ok((end.status.success(), end.tail.clone()));
+            return Ok((end.status.success(), end.tail));
         }
         let labels = &BTreeMap::new();
         let install = Install { name: "bench", namespace, chart, values: &[], args: &[], labels };
