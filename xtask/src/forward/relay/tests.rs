@@ -206,10 +206,20 @@ async fn a_connection_is_held_until_a_pod_is_ready() {
 
 #[tokio::test]
 async fn connections_end_with_the_forward() {
-    let silent = server(|_, mut connection| async move { connection.read(&mut [0; 9]).await.map(drop) });
+    let (sender, mut reached) = tokio::sync::mpsc::channel(1);
+    // It stays until its client has gone.
+    let silent = server(move |_, mut connection| {
+        let sender = sender.clone();
+        async move {
+            connection.read_exact(&mut [0; 5]).await?;
+            let _ = sender.send(()).await;
+            connection.read_to_end(&mut Vec::new()).await.map(drop)
+        }
+    });
     let relay = open(&[silent.await], true).await;
     let mut connection = TcpStream::connect(relay.address).await.unwrap();
     connection.write_all(b"hello").await.unwrap();
+    reached.recv().await.unwrap();
     drop(relay.tasks);
     let end = timeout(Duration::from_secs(5), connection.read(&mut [0; 9])).await.expect("it is still open");
     assert!(matches!(end, Ok(0) | Err(_)));
