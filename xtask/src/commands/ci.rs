@@ -103,7 +103,8 @@ async fn real_tools(env: &Env) -> Result<Counts> {
     let tests = Run::new(
         cmd!(sh, "{cargo} test --quiet --package xtask --lib --test it -- --ignored --test-threads 1"),
         STEP,
-    );
+    )
+    .env("K8S_TEST_FEW_KILLS", "1");
     let long = counted("long tests", tests).await?;
     let start = Timestamp::now();
     let (passed, failed) = super::corpus::live_afresh(&session, &machine).await?;

@@ -71,13 +71,14 @@ mod tests {
                 .args(["-c", script])
                 .env(env::PROGRAM_OF, mark)
                 .stdin(Stdio::null())
+                .stdout(Stdio::null())
                 .process_group(0)
                 .spawn()
                 .unwrap()
         };
         let mut stubborn = start("trap '' TERM; sleep 600 & wait", &run);
-        let mut peaceful = start("sleep 600", &run);
-        let mut other = start("sleep 600", "another-run");
+        let mut peaceful = start("exec sleep 600", &run);
+        let mut other = start("exec sleep 600", "another-run");
         while of(&run).len() < 3 {
             std::thread::sleep(Duration::from_millis(10));
         }
