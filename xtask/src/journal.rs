@@ -4,7 +4,7 @@
 //! nothing, because what it announced had not been made.
 
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -60,8 +60,10 @@ impl Journal {
         let folder = &policy.output;
         std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;
         let path = folder.join(FILE);
-        // That of an earlier run into the same folder says nothing of this one.
-        let file = File::create(&path).with_context(|| format!("write {path}"))?;
+        // That of an earlier run into the same folder says nothing of this one, but its reaper may still read it.
+        let _ = std::fs::remove_file(&path);
+        let file = File::options().append(true).create_new(true).open(&path);
+        let file = file.with_context(|| format!("write {path}"))?;
         let entry = Entry { at: Timestamp::now(), policy, tools: None, made: Made::default(), done: false };
         Ok(Journal { entry, file })
     }
@@ -76,17 +78,49 @@ impl Journal {
     }
 }
 
+/// A journal as its reader holds it: also when its folder is removed, or another run begins one there.
+#[derive(Debug)]
+pub struct Reader(File);
+
+impl Reader {
+    /// Opens the journal in `folder`; nothing where none was begun.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(folder: &Utf8Path) -> Result<Option<Reader>> {
+        let path = folder.join(FILE);
+        match File::options().read(true).append(true).open(&path) {
+            Ok(file) => Ok(Some(Reader(file))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {path}")),
+        }
+    }
+
+    /// The last whole entry.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn last(&mut self) -> Result<Option<Entry>> {
+        let mut text = String::new();
+        self.0.rewind()?;
+        self.0.read_to_string(&mut text).context("read the journal")?;
+        Ok(last(&text))
+    }
+
+    /// Writes that nobody has anything to do any more; for whoever looks, nothing depends on it.
+    pub fn done(&mut self, entry: Entry) {
+        if let Ok(line) = serde_json::to_string(&Entry { done: true, at: Timestamp::now(), ..entry }) {
+            let _ = self.0.write_all(format!("{line}\n").as_bytes());
+        }
+    }
+}
+
 /// The last whole entry of the journal in `folder`; nothing where none was begun.
 ///
 /// # Errors
 /// The file cannot be read.
 pub fn read(folder: &Utf8Path) -> Result<Option<Entry>> {
-    let path = folder.join(FILE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(last(&text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("read {path}")),
-    }
+    Reader::open(folder)?.map_or(Ok(None), |mut reader| reader.last())
 }
 
 fn last(text: &str) -> Option<Entry> {

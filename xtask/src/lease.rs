@@ -23,7 +23,7 @@ use crate::plan::ClusterPlan;
 
 /// How long things are left alone after the last renewal: clocks of two machines may differ, and an API server may be
 /// away for some minutes.
-const TERM: SignedDuration = SignedDuration::from_mins(10);
+pub(crate) const TERM: SignedDuration = SignedDuration::from_mins(10);
 /// How often a lease is renewed.
 const RENEW: Duration = Duration::from_secs(60);
 /// How long one renewal may take.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use kube::api::{DynamicObject, ListParams, LogParams};
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Client, ResourceExt};
@@ -10,6 +10,8 @@ use serde_json::Value;
 
 /// How many requests are under way at once.
 const AT_ONCE: usize = 16;
+/// How long one kind may take.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
 /// The last lines of a container's log that are asked for.
 const LINES: i64 = 5000;
 
@@ -20,6 +22,28 @@ pub(super) struct Log {
     pub(super) container: String,
     pub(super) previous: bool,
     pub(super) text: String,
+}
+
+/// The kinds that the cluster knows.
+///
+/// # Errors
+/// It cannot be asked.
+pub(super) async fn discover(client: &Client) -> kube::Result<Discovery> {
+    // The older way asks each API service, and fails where one of them does not answer.
+    match Discovery::new(client.clone()).run_aggregated().await {
+        Ok(discovery) if discovery.groups().next().is_some() => Ok(discovery),
+        _ => Discovery::new(client.clone()).run().await,
+    }
+}
+
+/// The Secrets of a namespace, with what they hold.
+///
+/// # Errors
+/// They cannot be listed.
+pub(super) async fn secrets(client: &Client, namespace: &str) -> Result<Vec<Value>> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secrets = api.list(&ListParams::default()).await?;
+    secrets.items.iter().map(|secret| Ok(serde_json::to_value(secret)?)).collect()
 }
 
 /// All objects of a namespace but its events, each with `apiVersion` and `kind`.
@@ -33,7 +57,7 @@ pub(super) async fn objects(client: &Client, discovery: &Discovery, namespace: &
     let ask = |resource: kube::api::ApiResource| async move {
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         // What may not be listed is left out.
-        let list = api.list(&ListParams::default()).await.ok()?;
+        let list = tokio::time::timeout(LIMIT, api.list(&ListParams::default())).await.ok()?.ok()?;
         let objects = list.items.into_iter().filter_map(|mut object| {
             object.metadata.managed_fields = None;
             object.types = Some(kube::api::TypeMeta {

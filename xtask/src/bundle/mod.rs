@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use kube::Client;
-use kube::discovery::Discovery;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::helm::Helm;
@@ -18,10 +18,13 @@ mod redact;
 
 use redact::Redactor;
 
-/// How long asking the cluster may take; what has come by then is written.
+/// How long asking the cluster for one kind of thing may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// How much a bundle may hold, in bytes, before logs lose their beginnings.
 pub const SIZE: usize = 32 << 20;
+/// Why there are no logs.
+const UNREDACTED: &str =
+    "the logs: what the namespaces' Secrets hold is not known, so it could not be taken out";
 /// What stays of a log in any case, in bytes.
 const LEAST: usize = 64 << 10;
 
@@ -41,12 +44,39 @@ pub struct Source<'a> {
 /// What was written.
 #[derive(Debug)]
 pub struct Written {
+    redactor: Redactor,
     /// Files.
     pub files: usize,
     /// Bytes.
     pub bytes: usize,
     /// What could not be had in time or at all.
     pub missing: Vec<String>,
+}
+
+impl Written {
+    /// Takes the same secrets out of the files that kind has exported, below `folder`; the pods' own logs, which are in the
+    /// bundle already, go.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub fn redact(&self, folder: &Utf8Path) -> Result<()> {
+        for entry in folder.read_dir_utf8().with_context(|| format!("read the folder {folder}"))? {
+            let path = entry?.into_path();
+            if path.is_symlink() {
+                std::fs::remove_file(&path)?;
+            } else if path.is_dir() {
+                if matches!(path.file_name(), Some("pods" | "containers")) {
+                    std::fs::remove_dir_all(&path)?;
+                } else {
+                    self.redact(&path)?;
+                }
+            } else {
+                let text = std::fs::read(&path).with_context(|| format!("read {path}"))?;
+                std::fs::write(&path, self.redactor.text(&String::from_utf8_lossy(&text)))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Files to write: path in the bundle to text.
@@ -60,7 +90,16 @@ pub async fn write(source: Source<'_>, folder: &Utf8Path) -> Result<Written> {
     let mut redactor = Redactor::default();
     let mut files = Files::new();
     let mut missing = Vec::new();
-    let discovery = tokio::time::timeout(LIMIT, Discovery::new(source.client.clone()).run()).await;
+    // First of all: without them nothing else may be written.
+    let secrets = source.namespaces.iter().map(|namespace| collect::secrets(source.client, namespace));
+    let secrets = tokio::time::timeout(LIMIT, futures::future::try_join_all(secrets)).await;
+    match secrets {
+        Ok(Ok(secrets)) => secrets.iter().flatten().for_each(|secret| redactor.learn_object(secret)),
+        Ok(Err(error)) => missing.push(format!("{UNREDACTED} ({error})")),
+        Err(_) => missing.push(format!("{UNREDACTED} (no answer within {})", text::seconds(LIMIT))),
+    }
+    let logs_wanted = missing.is_empty();
+    let discovery = tokio::time::timeout(LIMIT, collect::discover(source.client)).await;
     let discovery = match discovery {
         Ok(Ok(discovery)) => Some(discovery),
         Ok(Err(error)) => {
@@ -117,7 +156,7 @@ pub async fn write(source: Source<'_>, folder: &Utf8Path) -> Result<Written> {
         }
         match logs {
             Ok(logs) => {
-                for log in logs {
+                for log in logs.into_iter().filter(|_| logs_wanted) {
                     let end = if log.previous { "previous.log" } else { "log" };
                     let path = at.join("logs").join(&log.pod).join(format!("{}.{end}", log.container));
                     files.insert(path, log.text);
@@ -130,7 +169,14 @@ pub async fn write(source: Source<'_>, folder: &Utf8Path) -> Result<Written> {
         let at = Utf8PathBuf::from("releases").join(&release.name);
         for (what, got) in [("manifest", manifest), ("values", values)] {
             match got {
-                Ok(Ok(text)) => drop(files.insert(at.join(format!("{what}.yaml")), text)),
+                Ok(Ok(text)) => {
+                    let objects = documents(&text);
+                    objects.iter().for_each(|object| redactor.learn_object(object));
+                    let texts =
+                        objects.into_iter().map(|object| serde_yaml::to_string(&redactor.object(object)));
+                    let text = texts.collect::<Result<Vec<_>, _>>()?.join("---\n");
+                    files.insert(at.join(format!("{what}.yaml")), text);
+                }
                 _ => missing.push(format!("the {what} of the release {}", release.name)),
             }
         }
@@ -150,7 +196,14 @@ pub async fn write(source: Source<'_>, folder: &Utf8Path) -> Result<Written> {
         }
         std::fs::write(&path, text).with_context(|| format!("write {path}"))?;
     }
-    Ok(Written { files: files.len(), bytes, missing })
+    Ok(Written { redactor, files: files.len(), bytes, missing })
+}
+
+/// The YAML documents of a text that are more than nothing; helm's own first line of `get values` is none.
+fn documents(text: &str) -> Vec<Value> {
+    let text = text.strip_prefix("USER-SUPPLIED VALUES:\n").unwrap_or(text);
+    let documents = serde_yaml::Deserializer::from_str(text).map(Value::deserialize);
+    documents.filter_map(Result::ok).filter(|value| !value.is_null()).collect()
 }
 
 fn put_object(files: &mut Files, at: &Utf8Path, object: Value) -> Result<()> {

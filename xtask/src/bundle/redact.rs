@@ -13,19 +13,21 @@ pub(super) const REDACTED: &str = "[redacted]";
 /// A secret shorter than this is taken out only where a name marks it: it could be a part of any word.
 const SHORTEST: usize = 6;
 
-const MARKS: &str =
-    r"(?:password|passwd|passphrase|token|secret|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)";
+const MARKS: &str = r"(?:pass(?:word|wd|phrase)?|pwd|token|secret|(?:api|access|private|secret|signing|encryption|fernet|master|account)[_-]?key|client-key-data|credentials?|dsn|connection[_-]?string)";
 
 /// A name that says that its value is a secret: it ends in one of the words.
 static MARKED: LazyLock<Regex> = LazyLock::new(|| regex(&format!(r"(?i)(?:^|[^a-z])?{MARKS}s?$")));
 /// `name: value`, `name=value` on a line, in YAML, JSON, flags and logs.
 static PAIR: LazyLock<Regex> = LazyLock::new(|| {
     regex(&format!(
-        r#"(?i)(?P<name>[a-z0-9_.-]*{MARKS}["']?[ \t]*[:=][ \t]*["']?)(?P<value>[^\s"',;&{{}}\[\]|>]+)"#
+        r#"(?i)(?P<name>[a-z0-9_.-]*{MARKS}s?["']?(?:[ \t]*[:=][ \t]*))(?:"(?P<double>[^"\n]+)"|'(?P<single>[^'\n]+)'|(?P<value>[^\s"'&{{}}\[\]|>]+))"#
     ))
 });
-/// `scheme://user:password@host`.
-static IN_URL: LazyLock<Regex> = LazyLock::new(|| regex(r"(?P<start>://[^/\s:@]*:)(?P<value>[^@\s/]+)@"));
+/// `--name value`.
+static FLAG: LazyLock<Regex> =
+    LazyLock::new(|| regex(&format!(r"(?i)(?P<name>--[a-z0-9-]*{MARKS}[ \t]+)[^\s-]\S*")));
+/// `scheme://user:password@host`; a password may hold an at sign.
+static IN_URL: LazyLock<Regex> = LazyLock::new(|| regex(r"(?P<start>://[^/\s:@]*:)(?P<value>[^\s/]+)@"));
 /// A JSON web token, such as those of ServiceAccounts.
 static TOKEN: LazyLock<Regex> =
     LazyLock::new(|| regex(r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*)?"));
@@ -58,17 +60,36 @@ impl Redactor {
         }
     }
 
+    /// Learns the leaves of a value that is JSON or YAML itself, such as a registry's login.
+    fn learn_inside(&mut self, value: &str) {
+        let parsed = serde_yaml::from_str::<Value>(value).ok();
+        if let Some(parsed) = parsed.filter(|parsed| parsed.is_object() || parsed.is_array()) {
+            self.learn_leaves(&parsed);
+        }
+    }
+
+    fn learn_leaves(&mut self, value: &Value) {
+        match value {
+            Value::String(text) => self.learn(text),
+            Value::Array(values) => values.iter().for_each(|value| self.learn_leaves(value)),
+            Value::Object(map) => map.values().for_each(|value| self.learn_leaves(value)),
+            _ => {}
+        }
+    }
+
     /// Learns what an object holds: a Secret's data, marked values of environments and of ConfigMaps.
     pub(super) fn learn_object(&mut self, object: &Value) {
         if object.get("kind").and_then(Value::as_str) == Some("Secret") {
             for value in texts(object.get("stringData")) {
                 self.learn(value);
+                self.learn_inside(value);
             }
             for value in texts(object.get("data")) {
                 if let Some(text) =
                     STANDARD.decode(value).ok().and_then(|bytes| String::from_utf8(bytes).ok())
                 {
                     self.learn(&text);
+                    self.learn_inside(&text);
                 }
                 self.learn(value);
             }
@@ -118,10 +139,16 @@ impl Redactor {
         text = IN_URL.replace_all(&text, format!("${{start}}{REDACTED}@")).into_owned();
         text = PAIR
             .replace_all(&text, |found: &Captures<'_>| {
-                let value = &found["value"];
-                if is_plain(value) { found[0].to_owned() } else { format!("{}{REDACTED}", &found["name"]) }
+                let name = &found["name"];
+                let (quote, value) = match (found.name("double"), found.name("single")) {
+                    (Some(value), _) => ("\"", value.as_str()),
+                    (_, Some(value)) => ("'", value.as_str()),
+                    _ => ("", found.name("value").map_or("", |value| value.as_str())),
+                };
+                if is_plain(value) { found[0].to_owned() } else { format!("{name}{quote}{REDACTED}{quote}") }
             })
             .into_owned();
+        text = FLAG.replace_all(&text, format!("${{name}}{REDACTED}")).into_owned();
         // The longest first: one secret may begin with another.
         let mut known: Vec<&String> = self.known.iter().collect();
         known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -147,7 +174,7 @@ fn is_plain(value: &str) -> bool {
     matches!(value.to_lowercase().as_str(), "true" | "false" | "null" | "none" | "~" | "")
         || value.contains(REDACTED.trim_matches(['[', ']']))
         || value.starts_with("[redacted")
-        || value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        || (value.len() <= 4 && value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'))
 }
 
 fn redact_marked(value: &mut Value) {
@@ -177,7 +204,7 @@ mod tests {
     use super::*;
 
     /// Each of these is planted somewhere; none may be left anywhere.
-    const PLANTED: [&str; 9] = [
+    const PLANTED: [&str; 15] = [
         "hunter2-the-password",
         "s3cr3t-in-a-secret",
         "dG9wc2VjcmV0LWtleQ",
@@ -187,6 +214,12 @@ mod tests {
         "flag-token-value",
         "shrt",
         "bearer-value-1234",
+        "p@ss,word&x",
+        "after-a-flag",
+        "fernet-abcdef",
+        "aside-in-a-url",
+        "inside-json",
+        "81726354",
     ];
 
     fn redactor() -> Redactor {
@@ -194,7 +227,7 @@ mod tests {
         redactor.learn_object(&json!({
             "kind": "Secret",
             "data": {"a": STANDARD.encode("s3cr3t-in-a-secret")},
-            "stringData": {"b": "dG9wc2VjcmV0LWtleQ"},
+            "stringData": {"b": "dG9wc2VjcmV0LWtleQ", ".dockerconfigjson": "{\"auths\": {\"r\": {\"auth\": \"inside-json\"}}}"},
         }));
         redactor.learn_object(&json!({"kind": "Pod", "spec": {"containers": [
             {"env": [{"name": "PG_PASSWORD", "value": "hunter2-the-password"}, {"name": "PG_USER", "value": "dagster"}]}
@@ -220,6 +253,8 @@ MIIEvQIBADANBgkqhkiG9w0BAQEFAASC
 -----END PRIVATE KEY-----
 --api-token=flag-token-value password: 'shrt'
 Authorization: Bearer bearer-value-1234
+DB_PASS=\"p@ss,word&x\" --token after-a-flag fernetKey: fernet-abcdef
+redis://u:pa@aside-in-a-url@host the login is inside-json, password: 81726354
 ";
         let text = redactor().text(log);
         nothing_left(&text);

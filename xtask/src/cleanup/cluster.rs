@@ -16,9 +16,12 @@ use crate::events::Phase;
 use crate::labels;
 use crate::ledger::Made;
 use crate::plan::ClusterPlan;
+use crate::text;
 
 /// How long the container engine may go on with what a program that was ended had asked of it.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long another run may look at a cluster that is to go.
+const LOCKED: Duration = Duration::from_secs(90);
 /// How often what comes back is deleted again.
 const ATTEMPTS: usize = 5;
 
@@ -36,9 +39,10 @@ pub(super) async fn delete(remover: &Remover<'_>, policy: &Policy, made: &Made, 
     let step = remover.events.step(Phase::Cleanup, format!("delete the cluster {name}"));
     let deleted = async {
         let kind = remover.kind.ok_or_else(|| anyhow!("kind was not found"))?;
-        // While we look and delete nobody begins to make one of this name; who has begun already has found what we left.
-        let Some(held) = lock::take(remover.cache, name)? else {
-            return Ok(Fate::Leave("another run has taken it over"));
+        // While we look and delete nobody begins to make one of this name. Others hold the lock also for a look alone, as
+        // every start does at what has expired.
+        let Some(held) = lock::take_within(remover.cache, name, LOCKED).await? else {
+            bail!("another run has been looking at it or making it for {}", text::seconds(LOCKED));
         };
         let fate = fate(remover, policy, made, kind, name).await?;
         if matches!(fate, Fate::Delete) {
@@ -47,8 +51,7 @@ pub(super) async fn delete(remover: &Remover<'_>, policy: &Policy, made: &Made, 
             } else {
                 delete_half_made(kind, name).await?;
             }
-            let unique = matches!(policy.cluster, ClusterPlan::Kind { ephemeral: true, named: false, .. });
-            lock::forget(remover.cache, name, unique, held);
+            lock::forget(remover.cache, name, is_alone(policy), held);
         }
         anyhow::Ok(fate)
     };
@@ -86,14 +89,17 @@ async fn fate(remover: &Remover<'_>, policy: &Policy, made: &Made, kind: &Kind, 
     if !made.cluster_complete {
         return Ok(Fate::Delete);
     }
-    // Where the API does not answer nobody works with it.
-    if let Some(client) = remover.client
-        && let Ok(others) = others(client, &policy.run).await
-        && !others.is_empty()
-    {
-        return Ok(Fate::Share(others.join(", ")));
+    if is_alone(policy) {
+        return Ok(Fate::Delete);
     }
-    Ok(Fate::Delete)
+    let client = remover.client.ok_or_else(|| anyhow!("its API is not known any more"))?;
+    let others = others(client, &policy.run).await?;
+    Ok(if others.is_empty() { Fate::Delete } else { Fate::Share(others.join(", ")) })
+}
+
+/// Whether no other run knows the cluster's name.
+fn is_alone(policy: &Policy) -> bool {
+    matches!(policy.cluster, ClusterPlan::Kind { ephemeral: true, named: false, .. })
 }
 
 /// The other runs that have something on the cluster whose time is not over.

@@ -67,7 +67,9 @@ async fn look(goes: impl Fn(&str, bool) -> bool, client: &Client, helm: &Helm) -
         for (resource, capabilities) in group.recommended_resources() {
             let usable = capabilities.supports_operation(verbs::LIST)
                 && capabilities.supports_operation(verbs::DELETE);
-            if !usable || resource.kind == "Namespace" {
+            // Namespaces have been looked at. kind makes Node objects of what its configuration says of nodes, labels too:
+            // they go with their cluster alone.
+            if !usable || matches!(resource.kind.as_str(), "Namespace" | "Node") {
                 continue;
             }
             let namespaced = capabilities.scope == Scope::Namespaced;

@@ -80,11 +80,17 @@ pub(crate) async fn remove_objects(remover: &Remover<'_>, made: &Made) -> Vec<St
 async fn uninstall(remover: &Remover<'_>, made: &Made, release: &ReleaseName) -> Result<()> {
     let ReleaseName { name, namespace } = release;
     let helm = remover.helm.ok_or_else(|| anyhow!("helm was not found"))?;
-    // In a namespace that is not ours, somebody may have put another release of this name in its place.
-    if !made.namespaces.contains(namespace)
-        && let Some(client) = remover.client
-        && !is_of(client, release, remover.whose).await?
-    {
+    let client = remover.client.ok_or_else(|| anyhow!("the cluster's API is not known any more"))?;
+    // A namespace of ours may have been renewed since it was looked at. In one that is not, somebody may have put another
+    // release of this name in its place.
+    let goes = if made.namespaces.contains(namespace) {
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let found = namespaces.get_metadata_opt(namespace).await?;
+        found.is_some_and(|found| remover.whose.has(&found.metadata, Timestamp::now()))
+    } else {
+        is_of(client, release, remover.whose).await?
+    };
+    if !goes {
         return Ok(());
     }
     helm.uninstall(name, namespace).await
@@ -118,12 +124,7 @@ async fn delete_object(client: &Client, object: &Object, whose: Whose<'_>) -> Re
     if !whose.has(&found.metadata, Timestamp::now()) {
         return Ok(());
     }
-    let mut params = this(&found.metadata, DeleteParams::default());
-    if let (Whose::Expired, Some(this)) = (whose, &mut params.preconditions) {
-        // Another run may be taking it over at this moment.
-        this.resource_version = found.metadata.resource_version.clone();
-    }
-    gone(api.delete(&object.name, &params).await)
+    gone(api.delete(&object.name, &this(&found.metadata, whose, DeleteParams::default())).await)
 }
 
 /// Asks for a namespace's deletion, if it is of those that are to go; says what holds one up that is going already.
@@ -136,13 +137,15 @@ async fn delete_namespace(client: &Client, name: &str, whose: Whose<'_>) -> Resu
     if found.metadata.deletion_timestamp.is_some() {
         return Ok(terminating::explain(&found, Timestamp::now()));
     }
-    gone(api.delete(name, &this(&found.metadata, DeleteParams::background())).await)?;
+    gone(api.delete(name, &this(&found.metadata, whose, DeleteParams::background())).await)?;
     Ok(None)
 }
 
-/// The object that was looked at, and no other of its name.
-fn this(meta: &ObjectMeta, params: DeleteParams) -> DeleteParams {
-    params.preconditions(Preconditions { uid: meta.uid.clone(), resource_version: None })
+/// The object that was looked at, and no other of its name; of what has expired, as it was then: another run may be taking it
+/// over at this moment.
+fn this(meta: &ObjectMeta, whose: Whose<'_>, params: DeleteParams) -> DeleteParams {
+    let resource_version = meta.resource_version.clone().filter(|_| matches!(whose, Whose::Expired));
+    params.preconditions(Preconditions { uid: meta.uid.clone(), resource_version })
 }
 
 fn gone<T>(result: kube::Result<T>) -> Result<()> {

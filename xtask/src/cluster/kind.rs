@@ -120,7 +120,6 @@ async fn ensure_coded<T>(
     }
     for node in &mut config.nodes {
         node.labels.insert(labels::CONFIG.to_owned(), origin.hash());
-        node.labels.insert(labels::RUN.to_owned(), wanted.lease.run.clone());
     }
     let options = CreateOptions {
         config: Some(config),
@@ -143,7 +142,10 @@ async fn ensure_coded<T>(
     let count = nodes.len();
     let mut cluster = connect(&kubeconfig, wanted, nodes).await?;
     let takers = nodes_ready(&cluster.client, name, count).await?;
-    remember(&cluster.nodes, &Memory { origin, lease: Some(wanted.lease.clone()) }).await?;
+    let mut lease = wanted.lease.clone();
+    // Making it may have taken longer than a lease lasts.
+    lease.expires = lease.expires.map(|time| time.max(Timestamp::now() + crate::lease::TERM));
+    remember(&cluster.nodes, &Memory { origin, lease: Some(lease) }).await?;
     cluster.nodes.retain(|node| takers.contains(node.name()));
     step.done(format!("{}, all Ready", text::count(count, "node")));
     Ok((cluster, None))

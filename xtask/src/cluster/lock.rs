@@ -56,6 +56,20 @@ pub(crate) fn take(cache: &Utf8Path, name: &str) -> Result<Option<File>> {
     Ok(free.then_some(lock))
 }
 
+/// As [`take`], from whoever gives it back in time.
+pub(crate) async fn take_within(cache: &Utf8Path, name: &str, time: Duration) -> Result<Option<File>> {
+    let deadline = tokio::time::Instant::now() + time;
+    loop {
+        if let Some(lock) = take(cache, name)? {
+            return Ok(Some(lock));
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Ok(None);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 fn open(path: &Utf8Path) -> Result<File> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;

@@ -90,13 +90,7 @@ async fn on_kind(args: &Clean, session: &Session, machine: &Machine) -> Result<V
                 .note(format!("the Kind cluster {name} is being made by another run; it is left alone"));
             continue;
         }
-        let whole = match &owner {
-            Owner::Foreign => false,
-            // The name that local runs share is kept for reuse; others were meant to go with their run.
-            Owner::HalfMade => args.all || name != DEFAULT_CLUSTER,
-            Owner::Ours(text) => args.all || (args.run.is_none() && has_expired(text)),
-        };
-        if whole {
+        if goes_whole(args, name, &owner) {
             found.push(Found::Cluster(name.clone()));
         } else {
             let reached = reach(&kind, name, &machine.helm).await?;
@@ -104,6 +98,15 @@ async fn on_kind(args: &Clean, session: &Session, machine: &Machine) -> Result<V
         }
     }
     Ok(found)
+}
+
+fn goes_whole(args: &Clean, name: &str, owner: &Owner) -> bool {
+    match owner {
+        Owner::Foreign => false,
+        // The name that local runs share is kept for reuse; others were meant to go with their run.
+        Owner::HalfMade => args.all || name != DEFAULT_CLUSTER,
+        Owner::Ours(text) => args.all || (args.run.is_none() && has_expired(text)),
+    }
 }
 
 fn has_expired(remembered: &str) -> bool {
@@ -148,6 +151,12 @@ async fn remove(args: &Clean, session: &Session, kind: &Kind, found: Found) -> R
                     .note(format!("the Kind cluster {name} is in use by another run; it is left alone"));
                 return Ok(());
             };
+            let nodes = kind.nodes(&name).await.or_exit(Exit::Environment)?;
+            let owner = kind::owner(&nodes).await.or_exit(Exit::Environment)?;
+            if !goes_whole(args, &name, &owner) {
+                session.events.note(format!("the Kind cluster {name} has a new lease; it is left alone"));
+                return Ok(());
+            }
             cleanup::delete_until_gone(kind, &name).await.or_exit(Exit::Leftovers)?;
             lock::forget(&session.env.cache, &name, false, held);
             return Ok(());

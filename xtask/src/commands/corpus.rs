@@ -46,9 +46,11 @@ fn folder_of_cases() -> Utf8PathBuf {
 }
 
 fn print(score: &Score) {
-    let Score { failures, right, early, healing, aborted, wrong } = score;
+    let Score { failures, right, early, healing, aborted, wrong, took } = score;
     println!("{failures} failures: the cause of {right} found, {early} of them before the recording's end");
     println!("{healing} start-ups that heal: {aborted} given up");
+    let p99 = score.p99().as_secs_f64() * 1e3;
+    println!("{} changes, 99 of 100 judged within {p99:.1} ms of their coming", took.len());
     for line in wrong {
         println!("  {line}");
     }

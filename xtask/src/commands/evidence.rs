@@ -36,7 +36,7 @@ pub(super) async fn keep(session: &Session, plan: &Plan) {
         Source { client: &cluster.client, helm: &helm, namespaces: &namespaces, releases: &made.releases };
     let folder = plan.output.join(FOLDER);
     let step = session.events.step(Phase::Cleanup, "keep what is known in a bundle");
-    match bundle::write(source, &folder).await {
+    let written = match bundle::write(source, &folder).await {
         Ok(written) => {
             let missing = if written.missing.is_empty() {
                 String::new()
@@ -46,14 +46,19 @@ pub(super) async fn keep(session: &Session, plan: &Plan) {
             let place = session.workspace.show(&folder);
             let files = text::count(written.files, "file");
             step.done(format!("{place}: {files}, {}{missing}", text::bytes(written.bytes as u64)));
+            written
         }
-        Err(error) => session.events.warn(format!("the bundle is incomplete: {}", message(&error))),
-    }
+        Err(error) => {
+            session.events.warn(format!("the bundle is incomplete: {}", message(&error)));
+            return;
+        }
+    };
     // On a developer's machine the nodes are still there to be asked.
     if plan.ci
         && let (ClusterPlan::Kind { name, .. }, Some(kind)) = (&plan.cluster, &found.kind)
     {
-        let export = tokio::time::timeout(NODES, kind.export_logs(name, folder.join("nodes"))).await;
+        let nodes = folder.join("nodes");
+        let export = tokio::time::timeout(NODES, kind.export_logs(name, &nodes)).await;
         match export {
             Ok(Ok(())) => {}
             // The export goes on after a log that is missing, such as one that only crictl has.
@@ -62,6 +67,12 @@ pub(super) async fn keep(session: &Session, plan: &Plan) {
                 "the nodes' logs are incomplete: kind was not done after {}",
                 text::seconds(NODES)
             )),
+        }
+        if nodes.exists()
+            && let Err(error) = written.redact(&nodes)
+        {
+            session.events.warn(format!("the nodes' logs are not kept: {}", message(&error)));
+            let _ = std::fs::remove_dir_all(&nodes);
         }
     }
 }

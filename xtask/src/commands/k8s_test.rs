@@ -4,6 +4,7 @@ use std::io::Write;
 use std::pin::pin;
 
 use anyhow::Result;
+use futures::FutureExt;
 use jiff::Timestamp;
 
 use super::{Signals, evidence};
@@ -115,6 +116,10 @@ async fn execute(
         if exit == Exit::Passed {
             (exit, error) = (Exit::Leftovers, Some(text));
         }
+    }
+    // One that came in the last moment was read by nobody.
+    if let Some(signal) = signals.next().now_or_never() {
+        (exit, error) = (Exit::Interrupted(signal), error.or(Some("interrupted".to_owned())));
     }
     finish(session, plan, recorder, start, exit, error)
 }

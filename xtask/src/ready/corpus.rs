@@ -1,5 +1,7 @@
 //! The corpus: recorded failures and start-ups that heal, by which the verdict is measured.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
@@ -181,21 +183,28 @@ pub fn recorded(folder: &Utf8Path, name: &str) -> Result<Recorded> {
 /// # Errors
 /// The recording cannot be read.
 pub fn replay(recorded: &Recorded) -> Result<Outcome> {
+    replay_timed(recorded, &mut Vec::new())
+}
+
+/// As [`replay`]; adds how long each change took from its coming to the judgement.
+fn replay_timed(recorded: &Recorded, took: &mut Vec<Duration>) -> Result<Outcome> {
     let asked = Asked::read(&recorded.applied.manifest, &recorded.applied.namespace)?;
     let start = recorded.applied.start;
     let end = start.checked_add(SignedDuration::from_secs(i64::try_from(recorded.case.seconds)?))?;
     let changes = record::read(&recorded.lines, start)?;
     let doom_time = SignedDuration::try_from(AFTER_DOOM)?;
-    let mut world = World::default();
+    let mut world = World::since(start);
     let mut doomed_since: Option<Timestamp> = None;
     let mut last = None;
     let mut changes = changes.into_iter().peekable();
     while let Some((at, change)) = changes.next() {
+        let mut begun = Some(Instant::now());
         world.apply(at, change);
         let mut now = at;
         let next = changes.peek().map_or(end, |(at, _)| *at);
         loop {
             let verdicts = verdict::judge(&world, &asked, &asked.items, &recorded.case.patience, now);
+            took.extend(begun.take().map(|begun| begun.elapsed()));
             if !verdicts.is_empty() && verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Ready) {
                 return Ok(Outcome::Ready);
             }
@@ -257,6 +266,18 @@ pub struct Score {
     pub aborted: usize,
     /// What was wrong, a line each.
     pub wrong: Vec<String>,
+    /// How long each change took from its coming to the judgement.
+    pub took: Vec<Duration>,
+}
+
+impl Score {
+    /// The time within which 99 of 100 changes were judged.
+    #[must_use]
+    pub fn p99(&self) -> Duration {
+        let mut took = self.took.clone();
+        took.sort();
+        took.get(took.len().saturating_sub(1) * 99 / 100).copied().unwrap_or_default()
+    }
 }
 
 /// Replays all that is recorded in a folder.
@@ -271,7 +292,7 @@ pub fn score(folder: &Utf8Path) -> Result<Score> {
             continue;
         }
         let recorded = recorded(folder, &name)?;
-        let outcome = replay(&recorded).with_context(|| name.clone())?;
+        let outcome = replay_timed(&recorded, &mut score.took).with_context(|| name.clone())?;
         let right = is_right(&recorded.case, &outcome);
         match recorded.case.expect {
             Expect::Ready(_) => {

@@ -61,8 +61,8 @@ pub(crate) async fn watch(client: &Client, releases: &[Installed], events: &Even
     for release in releases {
         asked.extend(&release.asked);
     }
-    let mut watching = Watching::new(client, &asked);
-    let mut world = World::default();
+    let mut watching = Watching::new(client, &asked).await;
+    let mut world = World::since(Timestamp::now());
     let mut shown = Shown::new(&asked, events);
     let begun = Instant::now();
     let mut doomed_since: Option<Instant> = None;
@@ -117,10 +117,10 @@ pub(crate) async fn doomed(client: &Client, asked: &Asked, patience: &Patience) 
     if asked.items.is_empty() {
         return std::future::pending().await;
     }
-    let mut watching = Watching::new(client, asked);
-    let mut world = World::default();
+    let mut watching = Watching::new(client, asked).await;
     // Kubernetes' times are whole seconds.
     let begun = Timestamp::now() - SignedDuration::from_secs(1);
+    let mut world = World::since(begun);
     loop {
         let now = Timestamp::now();
         let verdicts = verdict::judge(&world, asked, &asked.items, patience, now);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered, SelectAll};
@@ -15,6 +16,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{ApiResource, DynamicObject, LogParams};
 use kube::core::{GroupVersionKind, PartialObjectMeta};
+use kube::discovery::{self, Scope};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event as Told, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -27,6 +29,11 @@ use super::world::{Change, LogOf};
 /// How many of a container's last lines are looked at.
 const LOG_LINES: i64 = 20;
 
+/// How long a log may take to come: a verdict may wait for it.
+const LOG_TIME: Duration = Duration::from_secs(2);
+/// How long finding out about a custom kind may take.
+const DISCOVERY: Duration = Duration::from_secs(5);
+
 /// What a watch tells.
 enum Said {
     Change(Change),
@@ -34,6 +41,8 @@ enum Said {
     Synced,
     /// It failed and will be tried again.
     Failed(String),
+    /// Objects of this kind may not be looked at, or there is no such kind.
+    Blind(String, String),
 }
 
 /// The watches of a release, and the logs asked for.
@@ -42,14 +51,17 @@ pub(super) struct Watching {
     watches: SelectAll<BoxStream<'static, Said>>,
     logs: FuturesUnordered<BoxFuture<'static, Change>>,
     open: usize,
+    /// Kinds to tell of first.
+    blind: Vec<String>,
     /// Why a watch failed last.
     pub(super) error: Option<String>,
 }
 
 impl Watching {
     /// Watches the namespaces of what was asked for.
-    pub(super) fn new(client: &Client, asked: &Asked) -> Watching {
+    pub(super) async fn new(client: &Client, asked: &Asked) -> Watching {
         let mut watches = SelectAll::new();
+        let mut blind = Vec::new();
         for namespace in asked.namespaces() {
             watches.push(watch::<Deployment>(client, namespace));
             watches.push(watch::<StatefulSet>(client, namespace));
@@ -68,13 +80,20 @@ impl Watching {
         watches.push(watch_all(Api::<Node>::all(client.clone()), "Node"));
         for (version, kind, namespace) in asked.customs() {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
-            // The plural is a guess; where it is wrong the watch finds nothing, and the resource counts as it is.
-            let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+            let gvk = GroupVersionKind::gvk(group, version, kind);
+            let found = tokio::time::timeout(DISCOVERY, discovery::pinned_kind(client, &gvk)).await;
+            let Ok(Ok((resource, capabilities))) = found else {
+                blind.push(kind.to_owned());
+                continue;
+            };
+            let api: Api<DynamicObject> = match capabilities.scope {
+                Scope::Namespaced => Api::namespaced_with(client.clone(), namespace, &resource),
+                Scope::Cluster => Api::all_with(client.clone(), &resource),
+            };
             watches.push(watch_all(api, kind));
         }
         let open = watches.len();
-        Watching { client: client.clone(), watches, logs: FuturesUnordered::new(), open, error: None }
+        Watching { client: client.clone(), watches, logs: FuturesUnordered::new(), open, blind, error: None }
     }
 
     /// Whether all watches have told what there was when they began.
@@ -84,13 +103,19 @@ impl Watching {
 
     /// The next change; a log that was asked for is one too.
     pub(super) async fn next(&mut self) -> Option<Change> {
+        if let Some(kind) = self.blind.pop() {
+            return Some(Change::Blind(kind));
+        }
         loop {
             let said = tokio::select! {
                 said = self.watches.next() => said?,
                 Some(log) = self.logs.next() => return Some(log),
             };
             match said {
-                Said::Change(change) => return Some(change),
+                Said::Change(change) => {
+                    self.error = None;
+                    return Some(change);
+                }
                 Said::Synced => {
                     self.open -= 1;
                     if self.open == 0 {
@@ -98,6 +123,10 @@ impl Watching {
                     }
                 }
                 Said::Failed(error) => self.error = Some(error),
+                Said::Blind(kind, error) => {
+                    tracing::debug!("{error}");
+                    return Some(Change::Blind(kind));
+                }
             }
         }
     }
@@ -108,7 +137,7 @@ impl Watching {
             let pods: Api<Pod> = Api::namespaced(self.client.clone(), &of.pod.namespace);
             self.logs.push(
                 async move {
-                    let text = read_log(&pods, &of).await;
+                    let text = tokio::time::timeout(LOG_TIME, read_log(&pods, &of)).await.unwrap_or_default();
                     Change::Log(of, text)
                 }
                 .boxed(),
@@ -174,6 +203,16 @@ where
     told(watcher(api, watcher::Config::default()), &kind, object)
 }
 
+/// Whether trying again is of no use.
+fn is_refused(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
+    else {
+        return false;
+    };
+    matches!(status.code, 401 | 403 | 404 | 405)
+}
+
 /// The changes of one kind; what a new list no longer has is gone.
 fn told<K: Send + 'static>(
     watch: impl Stream<Item = watcher::Result<Told<K>>> + Send + 'static,
@@ -215,8 +254,13 @@ fn told<K: Send + 'static>(
                     sync(&mut said);
                 }
                 Err(error) => {
-                    said.push(Said::Failed(format!("the watch on {kind} objects failed: {error}")));
-                    sync(&mut said);
+                    let text = format!("the watch on {kind} objects failed: {error}");
+                    if is_refused(&error) {
+                        said.push(Said::Blind(kind.clone(), text));
+                        sync(&mut said);
+                    } else {
+                        said.push(Said::Failed(text));
+                    }
                 }
             }
             futures::stream::iter(said)
@@ -238,9 +282,10 @@ mod tests {
         said.map(|said| match said {
             Said::Change(Change::Applied(object)) => format!("+{}", object.key().name),
             Said::Change(Change::Gone(_, key)) => format!("-{}", key.name),
-            Said::Change(Change::Log(..)) => "log".to_owned(),
+            Said::Change(other) => format!("{other:?}"),
             Said::Synced => "synced".to_owned(),
             Said::Failed(_) => "failed".to_owned(),
+            Said::Blind(..) => "blind".to_owned(),
         })
         .collect()
         .await
@@ -264,7 +309,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_kind_that_may_not_be_listed_holds_up_nobody() {
-        let error = || watcher::Error::NoResourceVersion;
-        assert_eq!(shown(vec![Err(error()), Err(error())]).await, ["failed", "synced", "failed"]);
+        let refused = || {
+            let status = kube::core::Status::failure("forbidden", "Forbidden").with_code(403);
+            Err(watcher::Error::InitialListFailed(kube::Error::Api(status.boxed())))
+        };
+        assert_eq!(shown(vec![refused(), refused()]).await, ["blind", "synced", "blind"]);
+        // One that is only away for a moment is waited for.
+        assert_eq!(shown(vec![Err(watcher::Error::NoResourceVersion)]).await, ["failed"]);
     }
 }

@@ -30,6 +30,8 @@ enum What {
     Patch { kind: String, key: Key, patch: Patch },
     /// An object is gone.
     Gone { kind: String, key: Key },
+    /// Objects of a kind cannot be looked at.
+    Blind { kind: String },
     /// A container's last lines.
     Log { of: LogOf, text: String },
 }
@@ -71,6 +73,7 @@ impl Recorder {
                 self.objects.remove(&(kind.clone(), key.clone()));
                 What::Gone { kind: kind.clone(), key: key.clone() }
             }
+            Change::Blind(kind) => What::Blind { kind: kind.clone() },
             Change::Log(of, text) => What::Log { of: of.clone(), text: text.clone() },
         };
         let since = at.duration_since(self.start).as_millis();
@@ -126,6 +129,7 @@ fn read_line(line: &str, objects: &mut Objects) -> Result<(u64, Change)> {
             objects.remove(&(kind.clone(), key.clone()));
             Change::Gone(kind, key)
         }
+        What::Blind { kind } => Change::Blind(kind),
         What::Log { of, text } => Change::Log(of, text),
     };
     Ok((at, change))

@@ -3,6 +3,8 @@
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, DeploymentCondition, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 
+use kube::api::DynamicObject;
+
 use crate::text;
 
 /// How far a workload is.
@@ -22,6 +24,9 @@ pub(super) trait HasState {
     fn state(&self) -> State;
 }
 
+/// What is waited for while an object's status is of an older specification.
+pub(super) const UNSEEN: &str = "its controller has not seen it yet";
+
 /// The first thing that is missing, in the order in which they come about.
 fn first_missing(checks: impl IntoIterator<Item = (bool, String)>) -> State {
     checks.into_iter().find(|(holds, _)| !holds).map_or(State::Ready, |(_, missing)| State::Waiting(missing))
@@ -29,16 +34,14 @@ fn first_missing(checks: impl IntoIterator<Item = (bool, String)>) -> State {
 
 /// The controller has seen the specification that we see; before, its status speaks of an older one.
 fn observed(observed: Option<i64>, generation: Option<i64>) -> (bool, String) {
-    (observed.unwrap_or(0) >= generation.unwrap_or(0), "its controller has not seen it yet".to_owned())
+    (observed.unwrap_or(0) >= generation.unwrap_or(0), UNSEEN.to_owned())
 }
 
-/// Conditions by which a Deployment says that it gets no further: quotas, admission, its progress deadline.
+/// The condition by which a Deployment says that it gets no further. Pods that it may not make are its ReplicaSet's to tell of:
+/// some may be made a moment later.
 fn failure(conditions: &[DeploymentCondition]) -> Option<String> {
     let failed = conditions.iter().find(|condition| {
-        matches!(
-            (condition.type_.as_str(), condition.status.as_str()),
-            ("ReplicaFailure", "True") | ("Progressing", "False")
-        )
+        (condition.type_.as_str(), condition.status.as_str()) == ("Progressing", "False")
     })?;
     let reason = failed.reason.as_deref().unwrap_or(&failed.type_);
     Some(format!("it gets no further: {reason}: {}", failed.message.as_deref().unwrap_or_default()))
@@ -116,7 +119,12 @@ impl HasState for Job {
 
 /// A custom resource is judged by the conditions that most controllers set; one without any is ready as it is.
 /// See <https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md>.
-pub(super) fn custom(data: &serde_json::Value) -> State {
+pub(super) fn custom(object: &DynamicObject) -> State {
+    let data = &object.data;
+    let observed = data.pointer("/status/observedGeneration").and_then(serde_json::Value::as_i64);
+    if observed.is_some() && observed < object.metadata.generation {
+        return State::Waiting(UNSEEN.to_owned());
+    }
     let Some(conditions) = data.pointer("/status/conditions").and_then(serde_json::Value::as_array) else {
         return State::Ready;
     };
@@ -213,10 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_that_may_not_make_pods_has_failed() {
+    fn a_deployment_that_may_not_make_pods_yet_is_waited_for() {
         check::<Deployment>(
             "{metadata: {generation: 1}, spec: {selector: {}, template: {}}, status: {observedGeneration: 1, conditions: [{type: ReplicaFailure, status: 'True', reason: FailedCreate, message: exceeded quota}]}}",
-            "failed: it gets no further: FailedCreate: exceeded quota",
+            "waiting: 0 of 1 pods are made",
         );
     }
 

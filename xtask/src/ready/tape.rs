@@ -82,7 +82,7 @@ async fn record_in(client: &Client, tape: Tape<'_>) -> Result<()> {
     let Tape { name, case, to, .. } = tape;
     let manifest = tape.render(&case.manifest)?;
     let asked = Asked::read(&manifest, tape.namespace)?;
-    let mut watching = Watching::new(client, &asked);
+    let mut watching = Watching::new(client, &asked).await;
     let start = Timestamp::now();
     let applied = Applied { namespace: tape.namespace.to_owned(), start, manifest: manifest.clone() };
     // Whole or not at all: a recording that was broken off would be replayed as a short one.

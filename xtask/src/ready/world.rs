@@ -1,8 +1,8 @@
 //! What is known of the objects that matter, and the little history that their present state does not tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{
@@ -15,6 +15,7 @@ use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
 
 use super::object::{Key, Object};
+use super::state::{HasState, State};
 
 /// Something new.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub enum Change {
     Applied(Object),
     /// An object of this kind is gone.
     Gone(String, Key),
+    /// Objects of this kind may not be looked at, or there is no such kind.
+    Blind(String),
     /// The end of what a container's attempt has written.
     Log(LogOf, String),
 }
@@ -85,17 +88,27 @@ pub struct World {
     attempts: BTreeMap<(Key, String), Vec<Attempt>>,
     waiting: BTreeMap<(Key, String), Waiting>,
     first_seen: BTreeMap<Key, Timestamp>,
+    /// When the wait began: what was said before may be about what has been mended since.
+    pub(super) begun: Option<Timestamp>,
+    /// The kinds that may not be looked at.
+    pub(super) blind: BTreeSet<String>,
 }
 
 impl World {
+    /// Nothing is known, and the wait begins at this time.
+    pub(super) fn since(begun: Timestamp) -> World {
+        World { begun: Some(begun), ..World::default() }
+    }
+
     /// Takes a change in that was seen at `at`; gives the logs that would tell more.
     pub fn apply(&mut self, at: Timestamp, change: Change) -> Vec<LogOf> {
         match change {
             Change::Applied(object) => return self.put(at, object),
             Change::Gone(kind, key) => self.remove(&kind, &key),
+            Change::Blind(kind) => drop(self.blind.insert(kind)),
             Change::Log(of, text) => {
-                let attempts = self.attempts.entry((of.pod, of.container)).or_default();
-                if let Some(attempt) = attempts.iter_mut().find(|attempt| attempt.id == of.attempt) {
+                let mut attempts = self.attempts.get_mut(&(of.pod, of.container)).into_iter().flatten();
+                if let Some(attempt) = attempts.find(|attempt| attempt.id == of.attempt) {
                     attempt.log = Some(text);
                 }
             }
@@ -138,6 +151,8 @@ impl World {
             "StatefulSet" => drop(self.stateful_sets.remove(key)),
             "DaemonSet" => drop(self.daemon_sets.remove(key)),
             "ReplicaSet" => drop(self.replica_sets.remove(key)),
+            // One that is complete may be taken away when its time to live is over.
+            "Job" if self.jobs.get(key).is_some_and(|job| job.state() == State::Ready) => {}
             "Job" => drop(self.jobs.remove(key)),
             "PersistentVolumeClaim" => drop(self.claims.remove(key)),
             "Service" => drop(self.services.remove(key)),
@@ -196,18 +211,46 @@ impl World {
         self.waiting.get(&(pod.clone(), container.to_owned())).map(|waiting| waiting.since)
     }
 
-    /// Whether there is a ConfigMap, Secret or ServiceAccount of this name, as far as is known.
-    pub(super) fn has(&self, kind: &str, key: &Key) -> bool {
-        self.customs.contains_key(&(kind.to_owned(), key.clone()))
+    /// Whether there is a ConfigMap, Secret or ServiceAccount of this name; nothing where these may not be looked at.
+    pub(super) fn has(&self, kind: &str, key: &Key) -> Option<bool> {
+        (!self.blind.contains(kind)).then(|| self.customs.contains_key(&(kind.to_owned(), key.clone())))
     }
 
-    /// The events of an object, the newest last.
+    /// A custom resource, of a namespace or of the whole cluster.
+    pub(super) fn custom(&self, kind: &str, key: &Key) -> Option<&DynamicObject> {
+        let find = |key: Key| self.customs.get(&(kind.to_owned(), key));
+        find(key.clone()).or_else(|| find(Key::new("", &key.name)))
+    }
+
+    /// Whether an event was said, or said again, since the wait began.
+    pub(super) fn is_fresh(&self, event: &Event) -> bool {
+        // Kubernetes' times are whole seconds.
+        let begun = self.begun.map(|time| time - SignedDuration::from_secs(1));
+        begun.is_none_or(|begun| self.last_time(event).is_none_or(|last| last >= begun))
+    }
+
+    fn uid_of(&self, kind: &str, key: &Key) -> Option<&str> {
+        let meta = match kind {
+            "Pod" => self.pods.get(key).map(|object| &object.metadata),
+            "ReplicaSet" => self.replica_sets.get(key).map(|object| &object.metadata),
+            "StatefulSet" => self.stateful_sets.get(key).map(|object| &object.metadata),
+            "DaemonSet" => self.daemon_sets.get(key).map(|object| &object.metadata),
+            "Job" => self.jobs.get(key).map(|object| &object.metadata),
+            "PersistentVolumeClaim" => self.claims.get(key).map(|object| &object.metadata),
+            _ => None,
+        };
+        meta?.uid.as_deref()
+    }
+
+    /// The events of an object, the newest last; not those of an earlier one of the same name.
     pub(super) fn events_of(&self, kind: &str, key: &Key) -> Vec<&Event> {
+        let uid = self.uid_of(kind, key);
         let of = |event: &&Event| {
             let object = &event.involved_object;
             object.kind.as_deref() == Some(kind)
                 && object.name.as_deref() == Some(&key.name)
                 && object.namespace.as_deref().unwrap_or_default() == key.namespace
+                && uid.is_none_or(|uid| object.uid.as_deref().is_none_or(|of| of == uid))
         };
         let mut events: Vec<&Event> = self.events.values().filter(of).collect();
         events.sort_by_key(|event| self.last_time(event));

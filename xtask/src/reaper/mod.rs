@@ -4,7 +4,7 @@
 //! that came. A lock that the run holds would do as well, but nobody can wait for a lock with nothing to give it up.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -96,10 +96,11 @@ pub async fn run(args: &Reap, env: &Env) -> Result<Exit> {
         return Ok(Exit::Passed);
     }
     nix::unistd::setsid().context("begin a session")?;
+    let Some(mut journal) = journal::Reader::open(&args.folder)? else { return Ok(Exit::Passed) };
     // It ends with the run; what comes before is nothing to us.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    let reaped = match journal::read(&args.folder)? {
-        Some(entry) if !entry.done => reap(&args.folder, entry, env).await,
+    let reaped = match journal.last()? {
+        Some(entry) if !entry.done => reap(&mut journal, entry, env).await,
         _ => Ok(()),
     };
     if reaped.is_ok() {
@@ -109,8 +110,8 @@ pub async fn run(args: &Reap, env: &Env) -> Result<Exit> {
 }
 
 /// Ends what a dead run has left running, and does what the run would have done at its end.
-async fn reap(folder: &Utf8Path, entry: Entry, env: &Env) -> Result<()> {
-    let Entry { policy, made, tools, .. } = entry;
+async fn reap(journal: &mut journal::Reader, entry: Entry, env: &Env) -> Result<()> {
+    let Entry { policy, made, tools, .. } = entry.clone();
     let events = Events::new(vec![Box::new(Console::new(true, false))]);
     let ended = processes::end(&policy.run).await;
     if ended > 0 {
@@ -141,7 +142,7 @@ async fn reap(folder: &Utf8Path, entry: Entry, env: &Env) -> Result<()> {
         tokio::time::sleep(PAUSE).await;
     }
     events.note(format!("run {}: cleaned up after it was killed", policy.run));
-    done(folder);
+    journal.done(entry);
     Ok(())
 }
 
@@ -149,18 +150,6 @@ async fn reap(folder: &Utf8Path, entry: Entry, env: &Env) -> Result<()> {
 async fn client(kubeconfig: &Utf8PathBuf) -> Option<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).ok()?;
     crate::cluster::client(kubeconfig, None).await.ok()
-}
-
-/// Writes into the journal that nobody has anything to do any more.
-fn done(folder: &Utf8Path) {
-    let Ok(Some(entry)) = journal::read(folder) else { return };
-    let Ok(line) = serde_json::to_string(&Entry { done: true, at: jiff::Timestamp::now(), ..entry }) else {
-        return;
-    };
-    // For whoever looks; nothing depends on it.
-    if let Ok(mut file) = File::options().append(true).open(folder.join(journal::FILE)) {
-        let _ = file.write_all(format!("{line}\n").as_bytes());
-    }
 }
 
 /// Most reapers have nothing to say.

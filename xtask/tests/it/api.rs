@@ -68,7 +68,8 @@ impl Api {
         api.put(
             "/api/v1/nodes/one",
             json!({
-                "metadata": {"name": "one"},
+                // As on clusters that were made with our label in kind's configuration: it must not cost them their nodes.
+                "metadata": {"name": "one", "labels": {"k8s-test.local/run": "long-dead"}, "creationTimestamp": "2020-01-01T00:00:00Z"},
                 "status": {"conditions": [{"type": "Ready", "status": "True"}]},
             }),
         );

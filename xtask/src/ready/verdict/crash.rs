@@ -173,7 +173,9 @@ fn decide(
         cause.kind = CauseKind::Start;
         cause.text = format!("the {name} runs a command that is not in its image (status {})", last.code);
     }
-    let lasting = cause.kind != CauseKind::Crash || speaks_of(&words, &LASTING);
+    // Further up a program may speak of errors that it has handled.
+    let end = words.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let lasting = cause.kind != CauseKind::Crash || speaks_of(end, &LASTING);
     if lasting && !connection {
         return (cause, in_all >= 2);
     }
@@ -286,14 +288,15 @@ fn is_neighbour_starting(pod: &Pod, container: &str) -> bool {
 /// When the last of the other workloads that are ready became so.
 fn dependencies_ready_at(look: &Look<'_>, item: &Item) -> Option<Timestamp> {
     let others = look.asked.items.iter().filter(|other| *other != item && other.kind.is_workload());
-    let times = others.flat_map(|other| {
-        let ended = look.world.jobs.get(&other.key).filter(|_| other.kind == Kind::Job);
-        let ended = ended.and_then(|job| job.status.as_ref()?.completion_time.as_ref().map(|time| time.0));
-        let pods = look.current_pods(other).into_iter().filter(|(_, pod)| is_ready(pod));
-        let ready = pods.filter_map(|(_, pod)| ready_since(pod)).collect::<Vec<_>>();
-        ready.into_iter().chain(ended)
-    });
-    times.max()
+    others.filter_map(|other| ready_at(look, other)).max()
+}
+
+/// When the last of a workload's pods that are ready became so, or when it was complete.
+pub(super) fn ready_at(look: &Look<'_>, item: &Item) -> Option<Timestamp> {
+    let ended = look.world.jobs.get(&item.key).filter(|_| item.kind == Kind::Job);
+    let ended = ended.and_then(|job| job.status.as_ref()?.completion_time.as_ref().map(|time| time.0));
+    let pods = look.current_pods(item);
+    pods.iter().filter(|(_, pod)| is_ready(pod)).filter_map(|(_, pod)| ready_since(pod)).chain(ended).max()
 }
 
 fn ready_since(pod: &Pod) -> Option<Timestamp> {

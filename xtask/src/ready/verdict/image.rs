@@ -6,6 +6,9 @@ use k8s_openapi::api::core::v1::ContainerStatus;
 use super::{CauseKind, Finding, Look, after};
 use crate::ready::cause::Cause;
 
+/// The host of images that only delivery brings: no registry has it.
+const LOCAL: &str = "k8s-test.local/";
+
 /// What a registry's or the runtime's words mean.
 fn meaning(said: &str) -> (CauseKind, bool) {
     let said = said.to_lowercase();
@@ -73,7 +76,11 @@ pub(super) fn judge(
             Some(Finding::fatal(Cause::new(CauseKind::ImageMissing, text).said(said)))
         }
         "ErrImagePull" | "ImagePullBackOff" | "RegistryUnavailable" | "ImageInspectError" => {
-            let (kind, fatal) = meaning(said);
+            // Numbers in its name are not a registry's.
+            let (kind, fatal) = match image.starts_with(LOCAL) {
+                true => (CauseKind::ImageMissing, true),
+                false => meaning(&said.replace(image.as_str(), "")),
+            };
             let text = match kind {
                 CauseKind::ImageMissing => {
                     format!("the image {image} is neither on the node nor in its registry")

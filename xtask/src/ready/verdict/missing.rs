@@ -83,17 +83,23 @@ pub(super) fn patience(
     since: Option<Timestamp>,
 ) -> Option<Timestamp> {
     let name = key.name.as_str();
-    if look.world.has(kind, key) {
+    let makers = match (look.world.has(kind, key), look.asked.makers(kind, name)) {
         // It has come meanwhile, and whoever misses it will try again.
-        return after(since, look.patience.missing);
-    }
-    let Some(makers) = look.asked.makers(kind, name) else { return after(since, SETTLE) };
+        (Some(true), _) => return None,
+        (Some(false), None) => return after(since, SETTLE),
+        (None, None) => return after(since, look.patience.missing),
+        (_, Some(makers)) => makers,
+    };
     let at_work = |item: &&crate::ready::asked::Item| {
         // A maker that waits for the very object that it should make is asked without its pods.
         !matches!(look.state(item), super::State::Ready | super::State::Failed(_))
             && !look.current_pods(item).iter().any(|(_, pod)| waits_for(pod, name))
     };
-    if makers.iter().any(at_work) { None } else { after(since, look.patience.missing) }
+    if makers.iter().any(at_work) {
+        return None;
+    }
+    let ended = makers.iter().filter_map(|item| super::crash::ready_at(look, item)).max();
+    after(since.max(ended), look.patience.missing)
 }
 
 fn waits_for(pod: &k8s_openapi::api::core::v1::Pod, name: &str) -> bool {

@@ -97,6 +97,10 @@ impl Look<'_> {
             State::Ready if self.is_any_pod_unready(item) => "its pods are not ready any more".to_owned(),
             State::Ready => return self.steady(item),
             State::Failed(why) => return Verdict::Doomed(self.why_failed(item, why)),
+            // What its pods show is of the revision before.
+            State::Waiting(why) if why == state::UNSEEN => {
+                return Verdict::Wait { cause: Cause::new(CauseKind::Unfinished, why), until: None };
+            }
             State::Waiting(why) => why,
         };
         let mut findings = self.findings(item);
@@ -163,9 +167,9 @@ impl Look<'_> {
             Kind::Job => jobs.get(&item.key).map(HasState::state),
             Kind::Claim => claims.get(&item.key).map(|claim| pending::claim_state(self, &item.key, claim)),
             Kind::Service => self.world.services.get(&item.key).map(|_| self.service_state(&item.key)),
-            Kind::Custom(_, kind) => {
-                self.world.customs.get(&(kind.clone(), item.key.clone())).map(|one| state::custom(&one.data))
-            }
+            // One that cannot be looked at counts as it is.
+            Kind::Custom(_, kind) if self.world.blind.contains(kind) => Some(State::Ready),
+            Kind::Custom(_, kind) => self.world.custom(kind, &item.key).map(state::custom),
         };
         let state = state.unwrap_or_else(|| State::Waiting("it does not exist yet".to_owned()));
         match state {
@@ -188,7 +192,7 @@ impl Look<'_> {
     fn service_state(&self, key: &Key) -> State {
         let service = &self.world.services[key];
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
-        if selector.is_empty() {
+        if selector.is_empty() || self.world.blind.contains("EndpointSlice") {
             return State::Ready;
         }
         let selected = self.world.pods.iter().filter(|(at, pod)| {
@@ -228,7 +232,14 @@ impl Look<'_> {
     /// The pods by which a workload is judged: of its newest revision, and not on their way out.
     fn current_pods<'a>(&'a self, item: &'a Item) -> Vec<(&'a Key, &'a Pod)> {
         let newest = self.world.newest_replica_set(&item.key);
+        let set = self.world.stateful_sets.get(&item.key).filter(|_| item.kind == Kind::StatefulSet);
+        let revision = set.and_then(|set| set.status.as_ref()).and_then(|status| {
+            status.update_revision.as_ref().filter(|_| status.update_revision != status.current_revision)
+        });
         self.pods(item)
+            .filter(|(_, pod)| {
+                revision.is_none_or(|revision| pod.labels().get("controller-revision-hash") == Some(revision))
+            })
             .filter(|(_, pod)| pod.meta().deletion_timestamp.is_none())
             .filter(|(_, pod)| {
                 item.kind != Kind::Deployment
@@ -277,7 +288,7 @@ impl Look<'_> {
                 finding
             }));
             let ended = status.state.as_ref().and_then(|state| state.terminated.as_ref());
-            let sidecar = init && status.started == Some(true) && status.ready;
+            let sidecar = init && status.started == Some(true);
             blocked = init && !sidecar && ended.is_none_or(|ended| ended.exit_code != 0);
         }
         if found.is_empty() {

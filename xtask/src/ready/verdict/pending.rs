@@ -37,6 +37,16 @@ pub(super) fn controller(look: &Look<'_>, item: &Item) -> Vec<Finding> {
         let text = "it is paused, so its pods are not made anew".to_owned();
         found.push(Finding::fatal(Cause::new(CauseKind::Paused, text)));
     }
+    if let Some(deployment) = look.world.deployments.get(&item.key).filter(|_| item.kind == Kind::Deployment)
+        && let Some(failure) = deployment
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
+    {
+        let since = failure.last_transition_time.as_ref().map(|time| time.0).max(look.world.begun);
+        found.push(refused(look, item, failure.message.as_deref().unwrap_or_default(), since));
+    }
     let (kind, key) = match item.kind {
         Kind::Deployment => match look.world.newest_replica_set(&item.key) {
             Some(set) => ("ReplicaSet", set),
@@ -51,7 +61,8 @@ pub(super) fn controller(look: &Look<'_>, item: &Item) -> Vec<Finding> {
     if let Some(event) = newest(look, kind, &key, &["FailedCreate"])
         && look.world.last_time(event) >= made
     {
-        found.push(refused(look, item, message(event), look.world.first_time(event)));
+        let finding = refused(look, item, message(event), look.world.first_time(event));
+        found.push(if look.world.is_fresh(event) { finding } else { Finding::open(finding.cause) });
     }
     found
 }
@@ -120,7 +131,7 @@ pub(super) fn scheduling(look: &Look<'_>, key: &Key, pod: &Pod) -> Option<Findin
     })?;
     let said = condition.message.clone().unwrap_or_default();
     let since = condition.last_transition_time.as_ref().map(|time| time.0);
-    if newest(look, "Pod", key, &["TriggeredScaleUp"]).is_some() {
+    if newest(look, "Pod", key, &["TriggeredScaleUp", "Nominated"]).is_some() {
         let text = "a node for it is being added";
         return Some(Finding::open(Cause::new(CauseKind::Resources, text).said(said)));
     }
@@ -129,7 +140,10 @@ pub(super) fn scheduling(look: &Look<'_>, key: &Key, pod: &Pod) -> Option<Findin
     {
         let cause =
             Cause::new(CauseKind::ClaimMissing, format!("the PersistentVolumeClaim {claim} does not exist"));
-        return Some(Finding::until(cause.said(said.clone()), after(since, SETTLE)));
+        // A StatefulSet's claims are made beside its pods; the scheduler looks again.
+        let there = look.world.claims.contains_key(&Key::new(&key.namespace, claim));
+        let limit = if there { None } else { after(since, SETTLE) };
+        return Some(Finding::until(cause.said(said.clone()), limit));
     }
     if said.contains("unbound immediate PersistentVolumeClaims") {
         let claims = claims_of(pod).into_iter().map(|name| Key::new(&key.namespace, name));
@@ -149,13 +163,16 @@ pub(super) fn scheduling(look: &Look<'_>, key: &Key, pod: &Pod) -> Option<Findin
         let limit =
             if never.is_some() { after(since, SETTLE) } else { after(since, look.patience.resources) };
         Finding::until(Cause::new(CauseKind::Resources, text).said(said), limit)
-    } else if has("node affinity/selector") || has("node selector") || has("node affinity") {
-        let cause = Cause::new(CauseKind::NodeSelector, "no node has the labels that it asks for");
-        Finding::until(cause.said(said), after(since, SETTLE))
-    } else if has("node.kubernetes.io/") {
+    } else if has("node.kubernetes.io/") || has("cloudprovider.kubernetes.io/") {
         // Nodes that are starting or in distress carry these themselves.
         let cause = Cause::new(CauseKind::Taint, "no node is ready to take it");
         Finding::until(cause.said(said), after(since, look.patience.resources))
+    } else if has("volume node affinity conflict") {
+        let cause = Cause::new(CauseKind::Unschedulable, "the node of its volume does not take it");
+        Finding::until(cause.said(said), after(since, look.patience.resources))
+    } else if has("node affinity/selector") || has("node selector") || has("node affinity") {
+        let cause = Cause::new(CauseKind::NodeSelector, "no node has the labels that it asks for");
+        Finding::until(cause.said(said), after(since, SETTLE))
     } else if has("untolerated taint") || has("taint") {
         let cause = Cause::new(CauseKind::Taint, "the nodes have taints that it does not tolerate");
         Finding::until(cause.said(said), after(since, SETTLE))
@@ -227,7 +244,8 @@ pub(super) fn claim(look: &Look<'_>, key: &Key) -> Option<Finding> {
     let event = events
         .into_iter()
         .rev()
-        .find(|event| matches!(event.reason.as_deref(), Some("ProvisioningFailed" | "FailedBinding")))?;
+        .find(|event| matches!(event.reason.as_deref(), Some("ProvisioningFailed" | "FailedBinding")))
+        .filter(|event| look.world.is_fresh(event))?;
     let said = message(event);
     let since = look.world.first_time(event);
     let name = &key.name;

@@ -17,7 +17,11 @@ pub(super) fn judge(look: &Look<'_>, key: &Key, status: &ContainerStatus) -> Opt
     let events = look.world.events_of("Pod", key);
     let failed = events.into_iter().rev().find(|event| {
         event.reason.as_deref() == Some("Unhealthy")
-            && event.involved_object.field_path.as_deref().is_none_or(|path| path.contains(&status.name))
+            && event
+                .involved_object
+                .field_path
+                .as_deref()
+                .is_none_or(|path| path.ends_with(&format!("{{{}}}", status.name)))
     })?;
     let said = failed.message.clone().unwrap_or_default();
     let kind = said.split_whitespace().next().unwrap_or_default().to_lowercase();
@@ -28,7 +32,8 @@ pub(super) fn judge(look: &Look<'_>, key: &Key, status: &ContainerStatus) -> Opt
     let refused = REFUSED.iter().any(|status| said.contains(status));
     let started = running.started_at.as_ref().map(|time| time.0);
     let first = look.world.first_time(failed).or(started);
-    Some(if refused {
+    // How patient a startup probe is to be, it says itself.
+    Some(if refused && kind == "readiness" {
         Finding::until(cause, after(first, look.patience.probe))
     } else {
         Finding::open(cause)
