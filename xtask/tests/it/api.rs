@@ -28,6 +28,9 @@ pub(crate) struct Api {
 /// A kind: its name, its plural, and whether it is in namespaces.
 type Kind = (&'static str, &'static str, bool);
 
+/// The cluster's node.
+pub(crate) const NODE: &str = "/api/v1/nodes/one";
+
 /// Kinds by group and version.
 const KINDS: [(&str, &[Kind]); 2] = [
     (
@@ -66,7 +69,7 @@ impl Api {
         });
         let api = Api { objects, stuck, address: address.recv().unwrap() };
         api.put(
-            "/api/v1/nodes/one",
+            NODE,
             json!({
                 // As on clusters that were made with our label in kind's configuration: it must not cost them their nodes.
                 "metadata": {"name": "one", "labels": {"k8s-test.local/run": "long-dead"}, "creationTimestamp": "2020-01-01T00:00:00Z"},
@@ -91,12 +94,13 @@ impl Api {
         self.objects.lock().unwrap().insert(path.to_owned(), object);
     }
 
-    /// The paths of the objects that carry our label, with the run's id.
+    /// The paths of the objects that carry our label, with the run's id; its node is the cluster's own.
     pub(crate) fn ours(&self) -> Vec<(String, String)> {
         let run =
             |object: &Value| object["metadata"]["labels"]["k8s-test.local/run"].as_str().map(str::to_owned);
         let objects = self.objects.lock().unwrap();
-        objects.iter().filter_map(|(path, object)| Some((path.clone(), run(object)?))).collect()
+        let objects = objects.iter().filter(|(path, _)| path.as_str() != NODE);
+        objects.filter_map(|(path, object)| Some((path.clone(), run(object)?))).collect()
     }
 
     pub(crate) fn get(&self, path: &str) -> Option<Value> {

@@ -139,6 +139,9 @@ impl Simulated {
                 files(&home.join("releases")).iter().map(|path| format!("release {}", path.display())),
             );
         }
+        if self.api.get(crate::api::NODE).is_none() {
+            left.push("a cluster without its node".to_owned());
+        }
         for node in files(&home.join("nodes")).iter().filter(|path| path.extension().unwrap() == "node") {
             // One that is complete is kept for reuse.
             let kept = node.file_name().unwrap() == "k8s-test-control-plane.node";
