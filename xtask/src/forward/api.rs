@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, anyhow};
 use http::header::{CONNECTION, UPGRADE};
@@ -16,7 +16,7 @@ use kube::Client;
 use kube::client::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::http1::Ends;
 use super::pods::{Pods, ReadyPod};
@@ -31,8 +31,11 @@ const KEPT: usize = 16;
 const AGE: Duration = Duration::from_secs(45);
 /// How long opening a session may take.
 const OPEN: Duration = Duration::from_secs(5);
-/// Between two attempts to open one ahead.
+/// Between the first two attempts to open one ahead, from where it doubles: who may not forward by the API will not be
+/// allowed to a moment later.
 const OPEN_AGAIN: Duration = Duration::from_millis(250);
+/// Between two attempts at most.
+const OPEN_AGAIN_MAX: Duration = Duration::from_secs(30);
 /// How long a server that speaks no HTTP may be silent after its client has finished, before that counts as the end.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -53,6 +56,31 @@ struct Idle {
     uid: String,
     session: Session,
     since: Instant,
+    /// The same by the wall clock, which goes on while the machine is suspended.
+    wall: SystemTime,
+}
+
+impl Idle {
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < AGE && self.wall.elapsed().is_ok_and(|age| age < AGE)
+    }
+}
+
+/// No session could be opened ahead.
+struct Failure {
+    /// The pod's.
+    uid: String,
+    /// How long the next attempt waits, and until when.
+    wait: Duration,
+    until: Instant,
+}
+
+impl Failure {
+    /// One to this pod after `last`.
+    fn next(last: Option<Failure>, uid: &str) -> Failure {
+        let wait = last.map_or(OPEN_AGAIN, |last| (2 * last.wait).min(OPEN_AGAIN_MAX));
+        Failure { uid: uid.to_owned(), wait, until: Instant::now() + wait }
+    }
 }
 
 impl Api {
@@ -63,31 +91,41 @@ impl Api {
 
     /// Keeps sessions to the newest ready pod ahead of who will want them; the caller runs it.
     pub(super) async fn keep_ahead(self, mut pods: Pods) {
+        let mut failure: Option<Failure> = None;
         loop {
             let seen = pods.seen();
             self.forget_others(&seen.ready);
-            let mut failed = false;
-            if let Some(pod) = seen.ready.first() {
-                let missing =
-                    SPARE.saturating_sub(self.idle().iter().filter(|idle| idle.uid == pod.uid).count());
-                for _ in 0..missing {
-                    match self.open(pod).await {
-                        Ok(session) => self.put(pod.uid.clone(), session),
-                        Err(error) => {
-                            tracing::debug!("no session ahead: {error:#}");
-                            failed = true;
-                            break;
-                        }
+            let newest = seen.ready.first();
+            // It says little of another pod.
+            failure.take_if(|failure| newest.is_none_or(|pod| pod.uid != failure.uid));
+            let waits = failure.as_ref().is_some_and(|failure| Instant::now() < failure.until);
+            if let Some(pod) = newest.filter(|_| !waits) {
+                failure = match self.fill(pod).await {
+                    Ok(()) => None,
+                    Err(error) => {
+                        tracing::debug!("no session ahead: {error:#}");
+                        Some(Failure::next(failure, &pod.uid))
                     }
-                }
+                };
             }
+            let until = failure.as_ref().map(|failure| failure.until);
             tokio::select! {
                 () = pods.changed() => {}
-                () = self.0.taken.notified(), if !failed => {}
-                () = sleep(OPEN_AGAIN), if failed => {}
+                () = self.0.taken.notified(), if until.is_none() => {}
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
                 () = sleep(AGE / 2) => {}
             }
         }
+    }
+
+    /// Opens the sessions to this pod that are missing.
+    async fn fill(&self, pod: &ReadyPod) -> Result<()> {
+        let there = self.idle().iter().filter(|idle| idle.uid == pod.uid).count();
+        for _ in there..SPARE {
+            let session = self.open(pod).await?;
+            self.put(pod.uid.clone(), session);
+        }
+        Ok(())
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
@@ -96,13 +134,13 @@ impl Api {
 
     fn forget_others(&self, ready: &[ReadyPod]) {
         let is_ready = |uid: &str| ready.iter().any(|pod| pod.uid == uid);
-        self.idle().retain(|idle| idle.since.elapsed() < AGE && is_ready(&idle.uid));
+        self.idle().retain(|idle| idle.is_fresh() && is_ready(&idle.uid));
     }
 
     fn put(&self, uid: String, session: Session) {
         let mut idle = self.idle();
         if idle.len() < KEPT {
-            idle.push(Idle { uid, session, since: Instant::now() });
+            idle.push(Idle { uid, session, since: Instant::now(), wall: SystemTime::now() });
         }
     }
 
@@ -110,10 +148,10 @@ impl Api {
         let mut idle = self.idle();
         // The last one is the likeliest to be alive.
         while let Some(place) = idle.iter().rposition(|idle| idle.uid == uid) {
-            let mut session = idle.remove(place).session;
+            let mut kept = idle.remove(place);
             self.0.taken.notify_one();
-            if session.is_usable() {
-                return Some(session);
+            if kept.is_fresh() && kept.session.is_usable() {
+                return Some(kept.session);
             }
         }
         None
@@ -271,6 +309,7 @@ impl Drop for Upstream {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+    use super::super::pods::Seen;
     use super::*;
 
     /// A connection and the server's end of its session.
@@ -284,6 +323,10 @@ mod tests {
     /// Data of the first connection of a session.
     fn data(text: &str) -> Vec<u8> {
         [&3_u32.to_be_bytes(), &(text.len() as u32).to_be_bytes(), text.as_bytes()].concat()
+    }
+
+    fn pod(uid: &str) -> ReadyPod {
+        ReadyPod { name: "b".to_owned(), uid: uid.to_owned(), address: None, ports: Vec::new() }
     }
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
@@ -343,18 +386,59 @@ mod tests {
         assert!(api.take("1").is_none());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_has_waited_too_long_is_not_used() {
+        let (api, ..) = upstream();
+        let (ours, _theirs) = duplex(64);
+        api.put("1".to_owned(), Session::new(ours));
+        assert!(api.take("1").is_some());
+        let (ours, _theirs) = duplex(64);
+        api.put("1".to_owned(), Session::new(ours));
+        tokio::time::advance(AGE).await;
+        assert!(api.take("1").is_none());
+        // As after the machine was suspended.
+        let (ours, _theirs) = duplex(64);
+        api.put("1".to_owned(), Session::new(ours));
+        api.idle()[0].wall -= AGE;
+        assert!(api.take("1").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_may_not_forward_is_not_asked_for_all_the_time() {
+        let (client, mut server) = crate::fake_api::client();
+        let (pods, sender) = Pods::of(Seen { ready: [pod("1")].into(), ..Seen::default() });
+        let ahead = tokio::spawn(Api::new(client, "ns", 80).keep_ahead(pods));
+        let mut asked = async |time| {
+            let mut count = 0;
+            let answers = async {
+                while let Some((_, answer)) = server.next_request().await {
+                    let why = serde_json::json!({ "message": "no" });
+                    answer.send_response(crate::fake_api::answer(StatusCode::FORBIDDEN, &why));
+                    count += 1;
+                }
+            };
+            assert!(timeout(time, answers).await.is_err(), "it has ended");
+            count
+        };
+        let early = asked(Duration::from_secs(10)).await;
+        assert!((4..8).contains(&early), "{early} requests");
+        let later = asked(10 * OPEN_AGAIN_MAX).await;
+        assert!((9..13).contains(&later), "{later} requests");
+        // What else is told of the same pod is no reason to ask; another pod is.
+        sender.send_modify(|_| {});
+        assert_eq!(asked(Duration::from_millis(1)).await, 0);
+        sender.send_modify(|seen| seen.ready = [pod("2")].into());
+        assert_eq!(asked(OPEN_AGAIN / 2).await, 1);
+        ahead.abort();
+    }
+
     #[tokio::test]
     async fn sessions_of_pods_that_are_not_ready_are_closed() {
         let (api, upstream, mut server) = upstream();
         drop(upstream);
         api.put("1".to_owned(), Session::new(duplex(64).0));
         api.put("2".to_owned(), Session::new(duplex(64).0));
-        api.forget_others(&[ReadyPod {
-            name: "b".to_owned(),
-            uid: "2".to_owned(),
-            address: None,
-            ports: Vec::new(),
-        }]);
+        api.forget_others(&[pod("2")]);
         assert_eq!(api.idle().iter().map(|idle| idle.uid.as_str()).collect::<Vec<_>>(), ["2"]);
         // One without an answer is not kept at all.
         assert_eq!(server.read_to_end(&mut Vec::new()).await.unwrap(), 0);

@@ -68,6 +68,8 @@ enum Chunk {
 /// What a head says.
 struct Head {
     body: Body,
+    /// What it says of the body's length.
+    length: Option<u64>,
     close: bool,
     keep: bool,
 }
@@ -90,7 +92,7 @@ impl Ends {
                     Err(_) => return Err(()),
                 };
                 let method = request.method.unwrap_or_default();
-                let said = Head::of(request.headers);
+                let said = Head::of(request.headers)?;
                 Ok(Some((end, said.body, Asked { head: method == "HEAD", connect: method == "CONNECT" })))
             });
             match whole {
@@ -127,7 +129,7 @@ impl Ends {
                     Ok(httparse::Status::Partial) => return Ok(None),
                     Err(_) => return Err(()),
                 };
-                let said = Head::of(answer.headers);
+                let said = Head::of(answer.headers)?;
                 let status = answer.code.unwrap_or_default();
                 let close = said.close || answer.version == Some(0) && !said.keep;
                 if status == 101 || asked.connect && (200..300).contains(&status) {
@@ -136,7 +138,7 @@ impl Ends {
                 let without = asked.head || matches!(status, 100..200 | 204 | 304);
                 let body = match said.body {
                     _ if without => Body::None,
-                    Body::None if !said.has_length(answer.headers) => Body::UntilClosed,
+                    Body::None if said.length.is_none() => Body::UntilClosed,
                     body => body,
                 };
                 Ok(Some((end, body, (status, close))))
@@ -235,7 +237,10 @@ impl Chunk {
         }
         let Some((byte, rest)) = bytes.split_first() else { return Some(self) };
         *bytes = rest;
-        let line_end = |size| if size == 0 { Chunk::Trailer { empty: true } } else { Chunk::Data(size + 2) };
+        let line_end = |size: u64| match size {
+            0 => Chunk::Trailer { empty: true },
+            size => Chunk::Data(size.saturating_add(2)),
+        };
         Some(match (self, byte) {
             (Chunk::Size(size) | Chunk::Extension(size), b'\n') => line_end(size),
             (Chunk::Size(size), _) => match char::from(*byte).to_digit(16) {
@@ -252,8 +257,9 @@ impl Chunk {
 }
 
 impl Head {
-    fn of(fields: &[httparse::Header<'_>]) -> Head {
-        let mut head = Head { body: Body::None, close: false, keep: false };
+    /// Fails where the fields leave open how long the body is.
+    fn of(fields: &[httparse::Header<'_>]) -> Result<Head, ()> {
+        let mut head = Head { body: Body::None, length: None, close: false, keep: false };
         for field in fields {
             let value = str::from_utf8(field.value).unwrap_or_default();
             let mut tokens = value.split(',').map(str::trim);
@@ -262,9 +268,14 @@ impl Head {
                     head.body = Body::Chunked(Chunk::Size(0));
                 }
             } else if field.name.eq_ignore_ascii_case("content-length") {
-                let length = value.trim().parse().unwrap_or_default();
-                if head.body == Body::None && length > 0 {
-                    head.body = Body::Length(length);
+                let digits = value.trim();
+                // Numbers that are parsed may have a sign, too.
+                if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                    return Err(());
+                }
+                let length = digits.parse().map_err(drop)?;
+                if head.length.replace(length).is_some_and(|before| before != length) {
+                    return Err(());
                 }
             } else if field.name.eq_ignore_ascii_case("connection") {
                 for token in tokens {
@@ -273,19 +284,32 @@ impl Head {
                 }
             }
         }
-        head
-    }
-
-    /// Whether a head without a body says that its length is zero.
-    fn has_length(&self, fields: &[httparse::Header<'_>]) -> bool {
-        fields.iter().any(|field| field.name.eq_ignore_ascii_case("content-length"))
+        if let (Body::None, Some(length @ 1..)) = (head.body, head.length) {
+            head.body = Body::Length(length);
+        }
+        Ok(head)
     }
 }
 
-/// Whether `sent` begins a request that may be made twice: of HTTP/1, by a method that RFC 9110 calls idempotent and that
-/// has no body.
+/// Whether `sent` is one request that may be made twice, or the beginning of its head: of HTTP/1, by a method that RFC 9110
+/// calls safe, without a body, and with nothing behind it, which might be a request that may not.
 pub(super) fn may_be_repeated(sent: &[u8]) -> bool {
-    ["GET ", "HEAD ", "OPTIONS ", "TRACE "].iter().any(|method| sent.starts_with(method.as_bytes()))
+    if !["GET ", "HEAD ", "OPTIONS ", "TRACE "].iter().any(|method| sent.starts_with(method.as_bytes())) {
+        return false;
+    }
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(sent) {
+        Ok(httparse::Status::Complete(end)) => end == sent.len() && is_without_body(request.headers),
+        Ok(httparse::Status::Partial) => true,
+        Err(_) => false,
+    }
+}
+
+/// Whether no server can take what comes next for the body of the request with these fields.
+fn is_without_body(fields: &[httparse::Header<'_>]) -> bool {
+    let coded = fields.iter().any(|field| field.name.eq_ignore_ascii_case("transfer-encoding"));
+    !coded && Head::of(fields).is_ok_and(|head| head.body == Body::None)
 }
 
 #[cfg(test)]
@@ -330,6 +354,25 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_whose_length_is_in_doubt_is_not_cut() {
+        for length in ["5, 5", "+5", "", "five", "99999999999999999999", "0\r\nContent-Length: 5"] {
+            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+            check(GET, &head, false, false);
+            check(GET, &format!("{head}hello"), false, false);
+        }
+        let twice = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nab";
+        check(GET, twice, true, false);
+    }
+
+    #[test]
+    fn a_chunk_may_claim_any_size() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for size in ["ffffffffffffffff", "fffffffffffffffe", "fffffffffffffffff"] {
+            check(GET, &format!("{head}{size}\r\nhello\r\n0\r\n\r\n"), false, false);
+        }
+    }
+
+    #[test]
     fn an_answer_without_a_length_ends_with_the_connection() {
         check(GET, "HTTP/1.1 200 OK\r\n\r\nab", false, false);
     }
@@ -366,6 +409,21 @@ mod tests {
         assert!(may_be_repeated(GET.as_bytes()));
         for no in ["POST / HTTP/1.1\r\n", "PRI * HTTP/2.0\r\n", "PUT /", "GETX", "", "DELETE /"] {
             assert!(!may_be_repeated(no.as_bytes()), "{no}");
+        }
+    }
+
+    #[test]
+    fn only_one_request_without_a_body_is_repeated() {
+        let with = |fields: &str| format!("GET / HTTP/1.1\r\n{fields}\r\n\r\n");
+        for part in ["GET ", "HEAD /a", "OPTIONS * HTTP/1.1\r\nHost:", &GET[..GET.len() - 1]] {
+            assert!(may_be_repeated(part.as_bytes()), "{part}");
+        }
+        assert!(may_be_repeated(with("Content-Length: 0").as_bytes()));
+        for behind in ["POST / HTTP/1.1\r\n\r\n", "P", "\r\n", GET] {
+            assert!(!may_be_repeated(format!("{GET}{behind}").as_bytes()), "{behind}");
+        }
+        for body in ["Content-Length: 1", "Content-Length: 0, 0", "Transfer-Encoding: chunked"] {
+            assert!(!may_be_repeated(with(body).as_bytes()), "{body}");
         }
     }
 }

@@ -195,6 +195,23 @@ impl Session {
         stream: u32,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<Event>> {
+        let event = self.poll_frames(cx, stream, buf);
+        // A ping among what was read wants its answer, and nothing else may be written for a long time.
+        if event.is_pending()
+            && !self.output.is_empty()
+            && let Poll::Ready(Err(error)) = self.poll_flush(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        event
+    }
+
+    fn poll_frames(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: u32,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<Event>> {
         loop {
             let Some(frame) = self.frame else {
                 if let Some(event) = ready!(self.poll_header(cx))? {

@@ -180,6 +180,15 @@ async fn a_post_is_never_sent_again() {
 }
 
 #[tokio::test]
+async fn a_post_behind_a_get_is_never_sent_again() {
+    let both = [GET, POST].concat();
+    let relay = open(&[dies_first(1, false).await], true).await;
+    assert_eq!(ask(relay.address, &both).await.unwrap(), b"");
+    let relay = open(&[dies_first(1, true).await], true).await;
+    assert!(ask(relay.address, &both).await.is_err());
+}
+
+#[tokio::test]
 async fn a_request_that_ends_every_server_is_given_up() {
     let relay = open(&[dies_first(usize::MAX, true).await], true).await;
     assert!(ask(relay.address, GET).await.is_err());
