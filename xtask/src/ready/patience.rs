@@ -25,7 +25,7 @@ pub struct Patience {
     /// How long a registry may give no answer.
     #[serde(deserialize_with = "some_duration")]
     pub registry: Duration,
-    /// How long a readiness probe may be refused with an HTTP status of 400 to 499.
+    /// How long a readiness probe may be refused with the HTTP status 401, 403, 404 or 405.
     #[serde(deserialize_with = "some_duration")]
     pub probe: Duration,
     /// How long a container without a readiness probe has to run before it counts as ready: one that ends at once is
