@@ -24,18 +24,6 @@ pub(super) struct Log {
     pub(super) text: String,
 }
 
-/// The kinds that the cluster knows.
-///
-/// # Errors
-/// It cannot be asked.
-pub(super) async fn discover(client: &Client) -> kube::Result<Discovery> {
-    // The older way asks each API service, and fails where one of them does not answer.
-    match Discovery::new(client.clone()).run_aggregated().await {
-        Ok(discovery) if discovery.groups().next().is_some() => Ok(discovery),
-        _ => Discovery::new(client.clone()).run().await,
-    }
-}
-
 /// The Secrets of a namespace, with what they hold.
 ///
 /// # Errors

@@ -99,7 +99,7 @@ pub async fn write(source: Source<'_>, folder: &Utf8Path) -> Result<Written> {
         Err(_) => missing.push(format!("{UNREDACTED} (no answer within {})", text::seconds(LIMIT))),
     }
     let logs_wanted = missing.is_empty();
-    let discovery = tokio::time::timeout(LIMIT, collect::discover(source.client)).await;
+    let discovery = tokio::time::timeout(LIMIT, crate::cluster::discover(source.client)).await;
     let discovery = match discovery {
         Ok(Ok(discovery)) => Some(discovery),
         Ok(Err(error)) => {

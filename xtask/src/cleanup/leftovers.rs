@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta};
-use kube::discovery::{Discovery, Scope, verbs};
+use kube::discovery::{Scope, verbs};
 use kube::{Api, Client, ResourceExt};
 
 use super::{is_release, terminating};
@@ -57,13 +57,7 @@ async fn look(goes: impl Fn(&str, bool) -> bool, client: &Client, helm: &Helm) -
             alive.insert(run);
         }
     }
-    // The older way asks each API service, and fails where one of them does not answer. A server that knows only that
-    // answers with a list in which the newer one finds nothing.
-    let discovery = match Discovery::new(client.clone()).run_aggregated().await {
-        Ok(discovery) if discovery.groups().next().is_some() => discovery,
-        _ => Discovery::new(client.clone()).run().await?,
-    };
-    for group in discovery.groups() {
+    for group in crate::cluster::discover(client).await?.groups() {
         for (resource, capabilities) in group.recommended_resources() {
             let usable = capabilities.supports_operation(verbs::LIST)
                 && capabilities.supports_operation(verbs::DELETE);

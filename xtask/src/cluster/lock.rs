@@ -33,20 +33,28 @@ pub(super) async fn wait(path: &Utf8Path, events: &Events) -> Result<File> {
         return Ok(file);
     }
     let step = events.step(Phase::Cluster, "wait for another run that makes this cluster");
-    let deadline = tokio::time::Instant::now() + LOCKED;
-    // A blocking lock could not be given up at a signal.
-    while file.try_lock().is_err() {
-        if tokio::time::Instant::now() > deadline {
-            fail!(
-                Exit::Environment,
-                "another run has been making the cluster for {}; end it, or name another cluster by --kind-cluster",
-                text::seconds(LOCKED)
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+    if !lock_within(&file, LOCKED).await {
+        fail!(
+            Exit::Environment,
+            "another run has been making the cluster for {}; end it, or name another cluster by --kind-cluster",
+            text::seconds(LOCKED)
+        );
     }
     step.done("");
     Ok(file)
+}
+
+/// Locks a file that others may give back in time; whether they did. Asked for again and again, because a lock that blocks
+/// could not be given up at a signal.
+async fn lock_within(file: &File, time: Duration) -> bool {
+    let deadline = tokio::time::Instant::now() + time;
+    while file.try_lock().is_err() {
+        if tokio::time::Instant::now() >= deadline {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    true
 }
 
 /// The lock of a cluster, unless another run of this machine looks at or makes it.
@@ -58,16 +66,8 @@ pub(crate) fn take(cache: &Utf8Path, name: &str) -> Result<Option<File>> {
 
 /// As [`take`], from whoever gives it back in time.
 pub(crate) async fn take_within(cache: &Utf8Path, name: &str, time: Duration) -> Result<Option<File>> {
-    let deadline = tokio::time::Instant::now() + time;
-    loop {
-        if let Some(lock) = take(cache, name)? {
-            return Ok(Some(lock));
-        }
-        if tokio::time::Instant::now() >= deadline {
-            return Ok(None);
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let lock = open(&file(cache, name))?;
+    Ok(lock_within(&lock, time).await.then_some(lock))
 }
 
 fn open(path: &Utf8Path) -> Result<File> {

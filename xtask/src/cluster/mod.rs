@@ -8,6 +8,7 @@ use anyhow::{Context, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::discovery::Discovery;
 use kube::runtime::watcher;
 use kube::{Api, Client, Config, ResourceExt};
 
@@ -37,6 +38,19 @@ pub struct Cluster {
     pub client: Client,
     /// The containers of the nodes that take pods, where it is one of kind's on this machine.
     pub nodes: Vec<kind_client::Node>,
+}
+
+/// The kinds that a cluster knows.
+///
+/// # Errors
+/// It cannot be asked.
+pub(crate) async fn discover(client: &Client) -> kube::Result<Discovery> {
+    // The older way asks each API service, and fails where one of them does not answer. A server that knows only that
+    // answers with a list in which the newer one finds nothing.
+    match Discovery::new(client.clone()).run_aggregated().await {
+        Ok(discovery) if discovery.groups().next().is_some() => Ok(discovery),
+        _ => Discovery::new(client.clone()).run().await,
+    }
 }
 
 /// A client for a kubeconfig's text and context.

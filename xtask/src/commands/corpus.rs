@@ -5,7 +5,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use futures::StreamExt;
 use jiff::Timestamp;
 
-use super::clean::reach;
+use super::clean::{Reached, reach};
 use crate::cleanup::Policy;
 use crate::cli::{Corpus, CorpusCases, Keep};
 use crate::cluster::kind::image_nodes;
@@ -24,7 +24,7 @@ use crate::setup::Machine;
 use crate::{fail, fixtures, images, names, text};
 
 /// The image that the cases' containers run.
-pub(super) const IMAGE: &str = "python-base";
+const IMAGE: &str = "python-base";
 /// What several cases need beside their own objects, such as a registry that refuses.
 const SHARED: &str = "shared/registry.yaml";
 
@@ -129,6 +129,23 @@ pub(super) async fn live_afresh(session: &Session, machine: &Machine) -> Result<
     done
 }
 
+/// A Kind cluster that exists, reached, with the image of the cases on its nodes; and that image's reference.
+///
+/// # Errors
+/// There is no such cluster (exit 2), or the image cannot be made or brought.
+pub(super) async fn stage(session: &Session, machine: &Machine, cluster: &str) -> Result<(Reached, String)> {
+    let kind = machine.kind_client();
+    let nodes = image_nodes(&kind, cluster).await?;
+    if nodes.is_empty() {
+        fail!(Exit::Usage, "there is no Kind cluster {cluster}; `cargo xtask cluster up` makes one");
+    }
+    let order = session.images.closure(&[IMAGE.to_owned()])?;
+    let built = images::make(&session.maker(machine, true), &session.images, &order).await?;
+    let image = [built[IMAGE].wanted()?];
+    images::deliver::deliver(&nodes, None, &image, &session.push(machine, true), &session.events).await?;
+    Ok((reach(&kind, cluster, &machine.helm).await?, built[IMAGE].reference.clone()))
+}
+
 /// Where cases are applied.
 struct Site<'a> {
     session: &'a Session,
@@ -142,18 +159,8 @@ impl Site<'_> {
     /// Does the cases, some at a time; how many did not come out as they say.
     async fn run(&self, chosen: Vec<String>, deed: Deed) -> Result<usize> {
         let Site { session, machine, cluster, folder, jobs } = *self;
-        let kind = machine.kind_client();
-        let nodes = image_nodes(&kind, cluster).await?;
-        if nodes.is_empty() {
-            fail!(Exit::Usage, "there is no Kind cluster {cluster}; `cargo xtask cluster up` makes one");
-        }
-        let order = session.images.closure(&[IMAGE.to_owned()])?;
-        let built = images::make(&session.maker(machine, true), &session.images, &order).await?;
-        let image = built[IMAGE].wanted()?;
-        images::deliver::deliver(&nodes, None, &[image], &session.push(machine, true), &session.events)
-            .await?;
-        let image = built[IMAGE].reference.as_str();
-        let reached = reach(&kind, cluster, &machine.helm).await?;
+        let (reached, image) = stage(session, machine, cluster).await?;
+        let image = image.as_str();
         let client = &reached.client;
         let shared = std::fs::read_to_string(folder.join(SHARED))
             .with_context(|| format!("read {folder}/{SHARED}"))?;

@@ -14,6 +14,7 @@ use kube::{Api, ResourceExt};
 use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout_at};
 
+use crate::ready::verdict::is_ready;
 use crate::watch::{self, Objects};
 
 /// Between two attempts to watch again: one watch burdens no API server, and a rollout may go on meanwhile.
@@ -164,11 +165,6 @@ fn condition(pod: &Pod) -> Option<(&str, &str)> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
     let ready = conditions.iter().find(|one| one.type_ == "Ready")?;
     Some((&ready.status, ready.message.as_deref().or(ready.reason.as_deref()).unwrap_or_default()))
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let going = pod.metadata.deletion_timestamp.is_some();
-    !going && condition(pod).is_some_and(|(status, _)| status == "True")
 }
 
 fn why_not(pod: &Pod) -> String {

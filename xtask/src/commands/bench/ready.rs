@@ -14,8 +14,8 @@ use xshell::{Shell, cmd};
 use super::report::median;
 use crate::cli::BenchReady;
 use crate::cmd::{Output, Run};
-use crate::commands::clean::{Reached, reach};
-use crate::commands::corpus::IMAGE;
+use crate::commands::clean::Reached;
+use crate::commands::corpus::stage;
 use crate::env::Env;
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith};
@@ -25,7 +25,7 @@ use crate::ready::asked::{Asked, Kind};
 use crate::ready::corpus;
 use crate::ready::tape::{self, Tape};
 use crate::release::Installed;
-use crate::{fail, images, names, ready};
+use crate::{names, ready};
 
 /// Cases of the corpus, and a word of the cause that a message should have.
 const WAIT: [(&str, &str); 2] = [("heals-plain", ""), ("heals-slow-start", "")];
@@ -81,21 +81,12 @@ struct Bench<'a> {
 pub(super) async fn run(args: &BenchReady, failing: bool, env: &Env) -> Result<Exit> {
     let session = crate::commands::session(env, None)?;
     let machine = session.machine(true).await?;
-    let kind = machine.kind_client();
     let cluster = args.kind_cluster.as_deref().unwrap_or(DEFAULT_CLUSTER);
-    let nodes = crate::cluster::kind::image_nodes(&kind, cluster).await?;
-    if nodes.is_empty() {
-        fail!(Exit::Usage, "there is no Kind cluster {cluster}; `cargo xtask cluster up` makes one");
-    }
-    let order = session.images.closure(&[IMAGE.to_owned()])?;
-    let built = images::make(&session.maker(&machine, true), &session.images, &order).await?;
-    let wanted = [built[IMAGE].wanted()?];
-    images::deliver::deliver(&nodes, None, &wanted, &session.push(&machine, true), &session.events).await?;
-    let reached = reach(&kind, cluster, &machine.helm).await?;
+    let (reached, image) = stage(&session, &machine, cluster).await?;
     let scratch = tempfile::tempdir()?;
     let bench = Bench {
         reached: &reached,
-        image: &built[IMAGE].reference,
+        image: &image,
         cases: session.workspace.root.join("xtask/corpus"),
         folder: Utf8Path::from_path(scratch.path()).context("a folder with a name in UTF-8")?,
         timeout: Duration::from_secs(args.timeout.into()),

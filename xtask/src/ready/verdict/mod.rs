@@ -315,7 +315,7 @@ impl Look<'_> {
 }
 
 /// Whether a pod is ready and stays.
-pub(super) fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
     pod.meta().deletion_timestamp.is_none()
