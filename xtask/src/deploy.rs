@@ -64,10 +64,30 @@ impl<'a> Site<'a> {
         // Rendering touches nothing that fixtures make.
         let (_, prepared) = tokio::try_join!(self.fixtures(), self.render())?;
         let releases = self.install(&prepared, held).await?;
+        let mut opening = Vec::new();
+        for (name, spec) in &self.suite.forwards {
+            opening.push(forward::begin(self.place(), name, spec).await?);
+        }
         ready::wait(&self.ground.cluster.client, &releases, &self.session.events).await?;
         let mut forwards = Vec::new();
+        for opening in opening {
+            forwards.push(opening.finish(self.place()).await?);
+        }
         self.forward(&mut forwards, self.plan.existing_namespace.is_some()).await?;
         Ok(forwards)
+    }
+
+    fn place(self) -> forward::Place<'a> {
+        let Site { session, plan, suite, ground, namespaces } = self;
+        forward::Place {
+            cluster: &ground.cluster,
+            suite,
+            run: &plan.run,
+            namespaces,
+            way: plan.forward,
+            ledger: &session.ledger,
+            events: &session.events,
+        }
     }
 
     /// Applies the fixtures; gives how many objects they hold.
@@ -111,25 +131,14 @@ impl<'a> Site<'a> {
     /// # Errors
     /// As [`forward::open`] and [`Forward::prove`].
     pub async fn forward(self, open: &mut Vec<Forward>, after_rollout: bool) -> Result<()> {
-        let Session { events, ledger, .. } = self.session;
-        let Site { plan, suite, ground, namespaces, .. } = self;
-        let place = forward::Place {
-            cluster: &ground.cluster,
-            suite,
-            run: &plan.run,
-            namespaces,
-            way: plan.forward,
-            ledger,
-            events,
-        };
         open.retain(|forward| self.suite.forwards.get(&forward.name) == Some(&forward.spec));
         for (name, spec) in &self.suite.forwards {
             if !open.iter().any(|forward| forward.name == *name) {
-                open.push(forward::open(place, name, spec).await?);
+                open.push(forward::open(self.place(), name, spec).await?);
             }
         }
         for forward in open {
-            forward.prove(after_rollout, events).await?;
+            forward.prove(after_rollout, &self.session.events).await?;
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::http1::Ends;
-use super::pods::{Pods, ReadyPod};
+use super::pods::{Pods, Target};
 use super::relay::{Dial, Outage};
 use super::spdy::{Session, Stream};
 
@@ -119,7 +119,7 @@ impl Api {
     }
 
     /// Opens the sessions to this pod that are missing.
-    async fn fill(&self, pod: &ReadyPod) -> Result<()> {
+    async fn fill(&self, pod: &Target) -> Result<()> {
         let there = self.idle().iter().filter(|idle| idle.uid == pod.uid).count();
         for _ in there..SPARE {
             let session = self.open(pod).await?;
@@ -132,7 +132,7 @@ impl Api {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget_others(&self, ready: &[ReadyPod]) {
+    fn forget_others(&self, ready: &[Target]) {
         let is_ready = |uid: &str| ready.iter().any(|pod| pod.uid == uid);
         self.idle().retain(|idle| idle.is_fresh() && is_ready(&idle.uid));
     }
@@ -171,7 +171,7 @@ impl Api {
     }
 
     /// Opens a session.
-    async fn open(&self, pod: &ReadyPod) -> Result<Session> {
+    async fn open(&self, pod: &Target) -> Result<Session> {
         let Inner { client, namespace, .. } = &*self.0;
         let name = &pod.name;
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/portforward");
@@ -205,7 +205,7 @@ impl Api {
 impl Dial for Api {
     type Upstream = Upstream;
 
-    async fn dial(&self, pods: &[ReadyPod], attempt: usize) -> Result<Upstream> {
+    async fn dial(&self, pods: &[Target], attempt: usize) -> Result<Upstream> {
         let pod = &pods[attempt % pods.len()];
         let session = match self.take(&pod.uid) {
             Some(session) => session,
@@ -325,8 +325,8 @@ mod tests {
         [&3_u32.to_be_bytes(), &(text.len() as u32).to_be_bytes(), text.as_bytes()].concat()
     }
 
-    fn pod(uid: &str) -> ReadyPod {
-        ReadyPod { name: "b".to_owned(), uid: uid.to_owned(), address: None, ports: Vec::new() }
+    fn pod(uid: &str) -> Target {
+        Target { name: "b".to_owned(), uid: uid.to_owned(), address: None, ports: Vec::new() }
     }
 
     const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";

@@ -3,12 +3,14 @@
 //!
 //! Each pod has a Service of its own, because the nodes learn of a rollout up to a second later than we do: of a Service for
 //! all of them they would still pass connections on to the address of a pod that has gone, where nobody answers or, by way of
-//! the node's other routes, a stranger. A pod owns its Service, so the cluster removes both together.
+//! the node's other routes, a stranger. A pod owns its Service, so the cluster removes both together. A pod gets it as soon as
+//! it has an address, so that the nodes know of it by the time it is ready.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -21,10 +23,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 
 use super::Place;
-use super::pods::{Pods, ReadyPod};
+use super::pods::{Pods, Target};
 use super::relay::Dial;
 use crate::config::Forward as Spec;
 use crate::labels;
@@ -39,7 +43,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Between two attempts to make a Service.
 const SHOW_AGAIN: Duration = Duration::from_secs(1);
 
-/// The port of the newest ready pod, on the nodes; clones share it.
+/// The ports on the nodes of the newest ready pod and of the newest that may become ready; clones share them.
 #[derive(Clone)]
 pub(super) struct Direct(Arc<Inner>);
 
@@ -48,27 +52,39 @@ struct Inner {
     namespace: String,
     /// Where objects are written down that do not go with a namespace of ours.
     ledger: Option<Ledger>,
-    labels: std::collections::BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     run: String,
     forward: String,
     port: u16,
     nodes: Vec<IpAddr>,
-    shown: Mutex<Option<Shown>>,
+    seen: watch::Sender<Shown>,
 }
 
-/// A pod that the nodes pass connections on to.
-#[derive(Clone)]
+/// What the nodes know.
+#[derive(Default)]
 struct Shown {
-    uid: String,
-    addresses: Arc<[SocketAddr]>,
+    /// By the pod's uid, where they pass connections on to it.
+    pods: BTreeMap<String, Arc<[SocketAddr]>>,
+    /// By the pod's uid, why they do not.
+    failures: BTreeMap<String, String>,
+}
+
+impl Shown {
+    /// Forgets the pods that are not `known`; gives whether there were any.
+    fn forget(&mut self, known: impl Fn(&str) -> bool) -> bool {
+        let before = self.pods.len();
+        self.pods.retain(|uid, _| known(uid));
+        self.failures.retain(|uid, _| known(uid));
+        self.pods.len() < before
+    }
 }
 
 impl Direct {
-    /// Makes the Service of `pod`, or takes the one that is there, and waits until the nodes pass connections on.
+    /// The way, with nothing made yet; [`Direct::follow`] does that.
     ///
     /// # Errors
-    /// Why it cannot be reached this way.
-    pub(super) async fn open(place: Place<'_>, name: &str, spec: &Spec, pod: &ReadyPod) -> Result<Direct> {
+    /// The nodes cannot be asked for their addresses.
+    pub(super) async fn new(place: Place<'_>, name: &str, spec: &Spec) -> Result<Direct> {
         let client = place.cluster.client.clone();
         let nodes =
             Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("list the nodes")?;
@@ -77,7 +93,7 @@ impl Direct {
         if nodes.is_empty() {
             bail!("the nodes tell no address");
         }
-        let direct = Direct(Arc::new(Inner {
+        Ok(Direct(Arc::new(Inner {
             client,
             namespace: place.namespaces.by_role[&spec.namespace].clone(),
             ledger: (!place.namespaces.ours).then(|| place.ledger.clone()),
@@ -86,55 +102,88 @@ impl Direct {
             forward: name.to_owned(),
             port: spec.port,
             nodes,
-            shown: Mutex::default(),
-        }));
-        direct.show(pod).await?;
-        Ok(direct)
+            seen: watch::Sender::default(),
+        })))
     }
 
-    /// Shows the newest ready pod, whichever that is; the caller runs it.
+    /// Keeps the nodes knowing of the newest ready pod and of the newest that may become ready; the caller runs it.
     pub(super) async fn follow(self, mut pods: Pods) {
+        let mut showing = JoinSet::new();
+        let mut at_work: BTreeMap<String, AbortHandle> = BTreeMap::new();
         loop {
-            let newest = pods.seen().ready.first().cloned();
-            let missing = newest.filter(|pod| self.shown().is_none_or(|shown| shown.uid != pod.uid));
-            let Some(pod) = missing else {
-                pods.changed().await;
-                continue;
-            };
-            // A pod that is not the newest any more is not waited for.
+            let seen = pods.seen();
+            // Of a new pod that will not be the first to become ready nothing has to be known.
+            let wanted: Vec<&Target> = seen.ready.first().into_iter().chain(seen.coming.first()).collect();
+            let known = |uid: &str| seen.ready.iter().chain(seen.coming.iter()).any(|pod| pod.uid == uid);
+            self.0.seen.send_if_modified(|shown| shown.forget(known));
+            at_work.retain(|uid, work| {
+                let keep = wanted.iter().any(|pod| pod.uid == *uid);
+                if !keep {
+                    work.abort();
+                }
+                keep
+            });
+            for pod in wanted {
+                if !at_work.contains_key(&pod.uid) && !self.0.seen.borrow().pods.contains_key(&pod.uid) {
+                    let work = self.clone().show(pod.clone());
+                    at_work.insert(pod.uid.clone(), showing.spawn(work));
+                }
+            }
             tokio::select! {
-                shown = self.show(&pod) => if let Err(error) = shown {
-                    tracing::debug!("forward {}: pod {} is not on the nodes: {error:#}", self.0.forward, pod.name);
-                    sleep(SHOW_AGAIN).await;
-                },
-                () = pods.superseded(&pod.uid) => {}
+                () = pods.changed() => {}
+                Some(_) = showing.join_next() => at_work.retain(|_, work| !work.is_finished()),
             }
         }
     }
 
-    fn shown(&self) -> Option<Shown> {
-        self.0.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Waits until the nodes pass connections on to `pod`, which is ready.
+    ///
+    /// # Errors
+    /// Why they do not in time.
+    pub(super) async fn reaches(&self, pod: &Target) -> Result<()> {
+        let mut seen = self.0.seen.subscribe();
+        let shown = seen.wait_for(|shown| shown.pods.contains_key(&pod.uid));
+        if timeout(PROGRAMMED, shown).await.is_ok() {
+            return Ok(());
+        }
+        let failure = self.0.seen.borrow().failures.get(&pod.uid).cloned();
+        bail!(failure.unwrap_or_else(|| format!("pod {} got no port on the nodes", pod.name)))
     }
 
-    async fn show(&self, pod: &ReadyPod) -> Result<()> {
-        let port = self.apply(pod).await?;
+    /// Makes the Service of `pod`, or takes the one that is there, and waits until the nodes pass connections on; before it
+    /// is ready that takes as long as its program takes to listen.
+    async fn show(self, pod: Target) {
+        let port = loop {
+            match self.apply(&pod).await {
+                Ok(port) => break port,
+                Err(error) => self.failed(&pod, &error),
+            }
+            sleep(SHOW_AGAIN).await;
+        };
         let addresses: Arc<[SocketAddr]> =
             self.0.nodes.iter().map(|node| SocketAddr::new(*node, port)).collect();
-        let deadline = Instant::now() + PROGRAMMED;
         for attempt in 0.. {
-            let Err(error) = connect(&addresses, attempt).await else { break };
-            if Instant::now() > deadline {
-                return Err(error);
+            match connect(&addresses, attempt).await {
+                Ok(_) => break,
+                Err(error) => self.failed(&pod, &error),
             }
             sleep(LOOK_AGAIN).await;
         }
-        let shown = Shown { uid: pod.uid.clone(), addresses };
-        *self.0.shown.lock().unwrap_or_else(PoisonError::into_inner) = Some(shown);
-        Ok(())
+        self.0.seen.send_modify(|shown| {
+            shown.failures.remove(&pod.uid);
+            shown.pods.insert(pod.uid.clone(), addresses);
+        });
+    }
+
+    fn failed(&self, pod: &Target, error: &anyhow::Error) {
+        tracing::debug!("forward {}: pod {} is not on the nodes: {error:#}", self.0.forward, pod.name);
+        self.0.seen.send_modify(|shown| {
+            shown.failures.insert(pod.uid.clone(), format!("{error:#}"));
+        });
     }
 
     /// Applies the Service and its one endpoint; gives its port on the nodes.
-    async fn apply(&self, pod: &ReadyPod) -> Result<u16> {
+    async fn apply(&self, pod: &Target) -> Result<u16> {
         let address = pod.address.with_context(|| format!("pod {} has no address yet", pod.name))?;
         let name = object_name(&self.0.run, &self.0.forward, &pod.uid);
         let port = json!({"name": "forward", "port": self.0.port, "protocol": "TCP"});
@@ -204,9 +253,13 @@ impl fmt::Display for Direct {
 impl Dial for Direct {
     type Upstream = TcpStream;
 
-    async fn dial(&self, pods: &[ReadyPod], attempt: usize) -> Result<TcpStream> {
-        match self.shown().filter(|shown| pods.iter().any(|pod| pod.uid == shown.uid)) {
-            Some(shown) => connect(&shown.addresses, attempt).await,
+    async fn dial(&self, pods: &[Target], attempt: usize) -> Result<TcpStream> {
+        let shown = {
+            let shown = self.0.seen.borrow();
+            pods.iter().find_map(|pod| shown.pods.get(&pod.uid).cloned())
+        };
+        match shown {
+            Some(addresses) => connect(&addresses, attempt).await,
             None => Err(anyhow!("the nodes do not know the ready pods yet")),
         }
     }

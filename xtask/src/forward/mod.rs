@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::either::Either;
 
@@ -32,7 +32,7 @@ mod spdy;
 
 use api::Api;
 use direct::Direct;
-use pods::{Pods, ReadyPod};
+use pods::{Pods, Target};
 use relay::{Dial, HOLD, Relay, Trouble};
 
 /// How long a pod that does not take a connection may take to say so.
@@ -72,47 +72,95 @@ pub struct Forward {
     _tasks: JoinSet<()>,
 }
 
+/// A forward being opened; dropping it closes it.
+pub struct Opening {
+    name: String,
+    spec: Spec,
+    listener: TcpListener,
+    pods: Pods,
+    of_namespace: kube::Api<Pod>,
+    /// Where it was asked for and may work, with the work of telling the nodes.
+    direct: Option<Result<(Direct, AbortHandle)>>,
+    tasks: JoinSet<()>,
+}
+
 /// Opens a forward once a pod is ready; whether it answers, [`Forward::prove`] finds out.
 ///
 /// # Errors
-/// No pod becomes ready, or its port takes no connection; exit 4. The way that was asked for does not work here, or no port
-/// can be listened on; exit 3.
+/// As [`begin`] and [`Opening::finish`].
 pub async fn open(place: Place<'_>, name: &str, spec: &Spec) -> Result<Forward> {
-    let step = place.events.step(Phase::Forward, format!("open {name}"));
-    let what = || format!("forward {name}: {} on port {}", spec.selector, spec.port);
+    begin(place, name, spec).await?.finish(place).await
+}
+
+/// Begins to open a forward, while its pods start: what can be done before one is ready is done meanwhile.
+///
+/// # Errors
+/// No port can be listened on; exit 3.
+pub async fn begin(place: Place<'_>, name: &str, spec: &Spec) -> Result<Opening> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .await
         .context("listen on a free port of 127.0.0.1")
         .or_exit(Exit::Environment)?;
-    let url = format!("http://{}", listener.local_addr()?);
     let namespace = &place.namespaces.by_role[&spec.namespace];
     let of_namespace = kube::Api::namespaced(place.cluster.client.clone(), namespace);
-
     let mut tasks = JoinSet::new();
-    let (mut pods, watching) = Pods::watch(of_namespace.clone(), &spec.selector);
+    let (pods, watching) = Pods::watch(of_namespace.clone(), &spec.selector);
     tasks.spawn(watching);
-    let ready = first_ready(&mut pods, &of_namespace, namespace, spec)
-        .await
-        .with_context(what)
-        .or_exit(Exit::NotReady)?;
-
-    let way = choose(place, name, spec, &ready).await.with_context(what)?;
-    step.done(way.describe());
-    tasks.spawn(way.api.clone().keep_ahead(pods.clone()));
-    if let Some(direct) = way.direct.clone() {
-        tasks.spawn(direct.follow(pods.clone()));
-    }
-    let trouble = Trouble::default();
-    let relay = Relay {
-        name: name.to_owned(),
-        selector: spec.selector.clone(),
-        pods: pods.clone(),
-        dial: way,
-        trouble: trouble.clone(),
-        events: place.events.clone(),
+    let direct = match place.way {
+        ForwardWay::Auto | ForwardWay::Direct if at_hand(place.cluster) => {
+            let direct = Direct::new(place, name, spec).await;
+            Some(direct.map(|direct| (direct.clone(), tasks.spawn(direct.follow(pods.clone())))))
+        }
+        _ => None,
     };
-    tasks.spawn(relay.run(listener));
-    Ok(Forward { name: name.to_owned(), url, spec: spec.clone(), pods, trouble, _tasks: tasks })
+    Ok(Opening {
+        name: name.to_owned(),
+        spec: spec.clone(),
+        listener,
+        pods,
+        of_namespace,
+        direct,
+        tasks,
+    })
+}
+
+/// Whether the nodes can be reached from here: they are known of Kind alone, and elsewhere than on Linux they are in a
+/// virtual machine.
+fn at_hand(cluster: &Cluster) -> bool {
+    cfg!(target_os = "linux") && !cluster.nodes.is_empty()
+}
+
+impl Opening {
+    /// Opens it once a pod is ready.
+    ///
+    /// # Errors
+    /// No pod becomes ready, or its port takes no connection; exit 4. The way that was asked for does not work here; exit 3.
+    pub async fn finish(self, place: Place<'_>) -> Result<Forward> {
+        let Opening { name, spec, listener, mut pods, of_namespace, direct, mut tasks } = self;
+        let step = place.events.step(Phase::Forward, format!("open {name}"));
+        let what = || format!("forward {name}: {} on port {}", spec.selector, spec.port);
+        let url = format!("http://{}", listener.local_addr()?);
+        let namespace = &place.namespaces.by_role[&spec.namespace];
+        let ready = first_ready(&mut pods, &of_namespace, namespace, &spec)
+            .await
+            .with_context(what)
+            .or_exit(Exit::NotReady)?;
+
+        let way = choose(place, &name, &spec, direct, &ready).await.with_context(what)?;
+        step.done(way.describe());
+        tasks.spawn(way.api.clone().keep_ahead(pods.clone()));
+        let trouble = Trouble::default();
+        let relay = Relay {
+            name: name.clone(),
+            selector: spec.selector.clone(),
+            pods: pods.clone(),
+            dial: way,
+            trouble: trouble.clone(),
+            events: place.events.clone(),
+        };
+        tasks.spawn(relay.run(listener));
+        Ok(Forward { name, url, spec, pods, trouble, _tasks: tasks })
+    }
 }
 
 /// The ready pods, once there is one.
@@ -121,7 +169,7 @@ async fn first_ready(
     of_namespace: &kube::Api<Pod>,
     namespace: &str,
     spec: &Spec,
-) -> Result<std::sync::Arc<[ReadyPod]>> {
+) -> Result<std::sync::Arc<[Target]>> {
     let begun = Instant::now();
     let wait = spec.timeout.max(HOLD);
     // What was deployed is ready by now; a selector that matches nothing will hardly match later.
@@ -136,19 +184,29 @@ async fn first_ready(
 }
 
 /// The way that was asked for; else direct where it works.
-async fn choose(place: Place<'_>, name: &str, spec: &Spec, ready: &[ReadyPod]) -> Result<Way> {
+async fn choose(
+    place: Place<'_>,
+    name: &str,
+    spec: &Spec,
+    direct: Option<Result<(Direct, AbortHandle)>>,
+    ready: &[Target],
+) -> Result<Way> {
     let namespace = &place.namespaces.by_role[&spec.namespace];
     let api = Api::new(place.cluster.client.clone(), namespace, spec.port);
-    // Nodes are known of Kind alone. Elsewhere than on Linux they are in a virtual machine.
-    let at_hand = cfg!(target_os = "linux") && !place.cluster.nodes.is_empty();
-    let direct = match place.way {
-        ForwardWay::Api => return Ok(Way { direct: None, api }),
-        ForwardWay::Auto if !at_hand => return Ok(Way { direct: None, api }),
-        ForwardWay::Direct if !at_hand => {
+    let direct = match (direct, place.way) {
+        (Some(Ok((direct, following))), _) => {
+            let reached = direct.reaches(&ready[0]).await;
+            if reached.is_err() {
+                following.abort();
+            }
+            reached.map(|()| direct)
+        }
+        (Some(Err(error)), _) => Err(error),
+        (None, ForwardWay::Direct) => {
             let cluster = &place.cluster.name;
             Err(anyhow!("the nodes of {cluster} are not containers on this machine"))
         }
-        ForwardWay::Auto | ForwardWay::Direct => Direct::open(place, name, spec, &ready[0]).await,
+        (None, ForwardWay::Api | ForwardWay::Auto) => return Ok(Way { direct: None, api }),
     };
     match (direct, place.way) {
         (Ok(direct), _) => Ok(Way { direct: Some(direct), api }),
@@ -168,7 +226,7 @@ async fn choose(place: Place<'_>, name: &str, spec: &Spec, ready: &[ReadyPod]) -
 }
 
 /// Why nobody serves `port`, where the pods themselves say so.
-fn wrong_port(ready: &[ReadyPod], port: u16) -> Option<anyhow::Error> {
+fn wrong_port(ready: &[Target], port: u16) -> Option<anyhow::Error> {
     let pod = ready.first()?;
     if pod.ports.is_empty() || ready.iter().any(|pod| pod.ports.contains(&port)) {
         return None;
@@ -199,7 +257,7 @@ impl Way {
 impl Dial for Way {
     type Upstream = Either<TcpStream, api::Upstream>;
 
-    async fn dial(&self, pods: &[ReadyPod], attempt: usize) -> Result<Self::Upstream> {
+    async fn dial(&self, pods: &[Target], attempt: usize) -> Result<Self::Upstream> {
         if let Some(direct) = &self.direct
             && let Ok(upstream) = direct.dial(pods, attempt).await
         {

@@ -30,16 +30,18 @@ pub(super) struct Pods {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     /// The pods that are ready, the newest first.
-    pub(super) ready: Arc<[ReadyPod]>,
-    /// Of the others, which and why not.
+    pub(super) ready: Arc<[Target]>,
+    /// Those that have an address and may become ready, the newest first.
+    pub(super) coming: Arc<[Target]>,
+    /// Of those that are not ready, which and why not.
     pub(super) unready: Vec<String>,
     /// Why they cannot be watched at this moment.
     pub(super) error: Option<String>,
 }
 
-/// A pod that is ready.
+/// A pod that connections go to, or soon may.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ReadyPod {
+pub(super) struct Target {
     /// Its name.
     pub(super) name: String,
     /// Its id: a StatefulSet gives the next pod the same name.
@@ -83,16 +85,8 @@ impl Pods {
         }
     }
 
-    /// Waits until the pod of this id is not the newest ready one.
-    pub(super) async fn superseded(&mut self, uid: &str) {
-        let other = |seen: &Seen| seen.ready.first().is_none_or(|pod| pod.uid != uid);
-        if self.seen.wait_for(other).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
     /// The ready pods, once there is one; at `deadline` what is known.
-    pub(super) async fn ready(&mut self, deadline: Instant) -> Result<Arc<[ReadyPod]>, Seen> {
+    pub(super) async fn ready(&mut self, deadline: Instant) -> Result<Arc<[Target]>, Seen> {
         let ready = async {
             let seen = self.seen.wait_for(|seen| !seen.ready.is_empty()).await;
             seen.map(|seen| seen.ready.clone())
@@ -139,16 +133,32 @@ fn tell(seen: &Sender<Seen>, pods: Result<&Objects<Pod>, watcher::Error>) -> Con
 }
 
 fn look(pods: &Objects<Pod>) -> Seen {
-    let (mut ready, others): (Vec<&Pod>, Vec<&Pod>) = pods.values().partition(|pod| is_ready(pod));
-    ready.sort_by_key(|pod| std::cmp::Reverse(created(pod)));
-    let ready = ready.into_iter().map(|pod| ReadyPod {
+    let (ready, others): (Vec<&Pod>, Vec<&Pod>) = pods.values().partition(|pod| is_ready(pod));
+    let unready = others.iter().map(|pod| format!("pod {} {}", pod.name_any(), why_not(pod))).collect();
+    let coming = others.into_iter().filter(|pod| is_coming(pod)).collect();
+    Seen { ready: newest_first(ready), coming: newest_first(coming), unready, error: None }
+}
+
+fn newest_first(mut pods: Vec<&Pod>) -> Arc<[Target]> {
+    pods.sort_by_key(|pod| std::cmp::Reverse(created(pod)));
+    let targets = pods.into_iter().map(|pod| Target {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
-        address: pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse().ok()),
+        address: address(pod),
         ports: ports(pod),
     });
-    let unready = others.into_iter().map(|pod| format!("pod {} {}", pod.name_any(), why_not(pod)));
-    Seen { ready: ready.collect(), unready: unready.collect(), error: None }
+    targets.collect()
+}
+
+fn is_coming(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none()
+        && address(pod).is_some()
+        && !matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn address(pod: &Pod) -> Option<IpAddr> {
+    pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()
 }
 
 fn created(pod: &Pod) -> Option<Timestamp> {
@@ -239,6 +249,25 @@ mod tests {
         assert_eq!(ready, ["c", "a"]);
         assert_eq!(seen.ready[0].ports, [80]);
         assert_eq!(seen.unready, ["pod b is being deleted", "pod d is not ready (probe failed)"]);
+        assert!(seen.coming.is_empty(), "none of them has an address");
+    }
+
+    #[test]
+    fn a_pod_with_an_address_comes_unless_it_has_ended_or_is_going() {
+        let with = |name: &str, created, more: &str, phase: &str| {
+            let mut pod = pod(name, created, more, "False");
+            let status = pod.status.as_mut().unwrap();
+            (status.pod_ip, status.phase) = (Some("10.0.0.1".to_owned()), Some(phase.to_owned()));
+            pod
+        };
+        let seen = look(&objects(vec![
+            with("a", 1, "", "Running"),
+            with("b", 3, ", deletionTimestamp: '2026-01-01T00:00:00Z'", "Running"),
+            with("c", 4, "", "Failed"),
+            with("d", 2, "", "Pending"),
+        ]));
+        let coming: Vec<&str> = seen.coming.iter().map(|pod| pod.name.as_str()).collect();
+        assert_eq!(coming, ["d", "a"]);
     }
 
     #[tokio::test]

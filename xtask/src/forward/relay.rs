@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::http1;
-use super::pods::{Pods, ReadyPod};
+use super::pods::{Pods, Target};
 use crate::events::Events;
 
 /// How long a connection is held while no pod is ready or none takes it.
@@ -36,7 +36,7 @@ pub(super) trait Dial: Clone + Send + Sync + 'static {
     type Upstream: AsyncRead + AsyncWrite + Send + Unpin;
 
     /// One attempt to connect to one of `pods`, which are ready, the newest first; `attempt` counts from 0.
-    fn dial(&self, pods: &[ReadyPod], attempt: usize) -> impl Future<Output = Result<Self::Upstream>> + Send;
+    fn dial(&self, pods: &[Target], attempt: usize) -> impl Future<Output = Result<Self::Upstream>> + Send;
 }
 
 /// The API server cannot be reached, so that nothing can be said of the pods.

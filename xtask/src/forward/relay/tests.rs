@@ -14,13 +14,13 @@ struct Local(Arc<[SocketAddr]>);
 impl Dial for Local {
     type Upstream = TcpStream;
 
-    async fn dial(&self, _: &[ReadyPod], attempt: usize) -> Result<TcpStream> {
+    async fn dial(&self, _: &[Target], attempt: usize) -> Result<TcpStream> {
         Ok(TcpStream::connect(self.0[attempt % self.0.len()]).await?)
     }
 }
 
 fn seen(ready: bool) -> Seen {
-    let pod = ReadyPod { name: "a".to_owned(), uid: "1".to_owned(), address: None, ports: Vec::new() };
+    let pod = Target { name: "a".to_owned(), uid: "1".to_owned(), address: None, ports: Vec::new() };
     Seen { ready: ready.then_some(pod).into_iter().collect(), ..Seen::default() }
 }
 
