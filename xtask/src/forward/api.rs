@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::http1::Ends;
-use super::pods::{Pods, Target};
+use super::pods::{Pods, Seen, Target};
 use super::relay::{Dial, Outage};
 use super::spdy::{Session, Stream};
 
@@ -89,24 +89,22 @@ impl Api {
         Api(Arc::new(Inner { client, namespace: namespace.to_owned(), port, idle, taken }))
     }
 
-    /// Keeps sessions to the newest ready pod ahead of who will want them; the caller runs it.
+    /// Keeps sessions to the newest ready pod, and to the newest that may become ready, ahead of who will want them; the caller
+    /// runs it.
     pub(super) async fn keep_ahead(self, mut pods: Pods) {
         let mut failure: Option<Failure> = None;
         loop {
             let seen = pods.seen();
-            self.forget_others(&seen.ready);
+            self.forget_others(&seen);
             let newest = seen.ready.first();
             // It says little of another pod.
             failure.take_if(|failure| newest.is_none_or(|pod| pod.uid != failure.uid));
             let waits = failure.as_ref().is_some_and(|failure| Instant::now() < failure.until);
+            // Before it has an address there is nothing to lead to.
+            let coming = seen.coming.first().filter(|pod| pod.address.is_some());
+            let (filled, _) = tokio::join!(self.fill(newest.filter(|_| !waits)), self.fill(coming));
             if let Some(pod) = newest.filter(|_| !waits) {
-                failure = match self.fill(pod).await {
-                    Ok(()) => None,
-                    Err(error) => {
-                        tracing::debug!("no session ahead: {error:#}");
-                        Some(Failure::next(failure, &pod.uid))
-                    }
-                };
+                failure = filled.err().map(|_| Failure::next(failure, &pod.uid));
             }
             let until = failure.as_ref().map(|failure| failure.until);
             tokio::select! {
@@ -119,10 +117,12 @@ impl Api {
     }
 
     /// Opens the sessions to this pod that are missing.
-    async fn fill(&self, pod: &Target) -> Result<()> {
+    async fn fill(&self, pod: Option<&Target>) -> Result<()> {
+        let Some(pod) = pod else { return Ok(()) };
         let there = self.idle().iter().filter(|idle| idle.uid == pod.uid).count();
         for _ in there..SPARE {
-            let session = self.open(pod).await?;
+            let opened = self.open(pod).await;
+            let session = opened.inspect_err(|error| tracing::debug!("no session ahead: {error:#}"))?;
             self.put(pod.uid.clone(), session);
         }
         Ok(())
@@ -132,9 +132,8 @@ impl Api {
         self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget_others(&self, ready: &[Target]) {
-        let is_ready = |uid: &str| ready.iter().any(|pod| pod.uid == uid);
-        self.idle().retain(|idle| idle.is_fresh() && is_ready(&idle.uid));
+    fn forget_others(&self, seen: &Seen) {
+        self.idle().retain(|idle| idle.is_fresh() && seen.of(&idle.uid).is_some());
     }
 
     fn put(&self, uid: String, session: Session) {
@@ -438,7 +437,7 @@ mod tests {
         drop(upstream);
         api.put("1".to_owned(), Session::new(duplex(64).0));
         api.put("2".to_owned(), Session::new(duplex(64).0));
-        api.forget_others(&[pod("2")]);
+        api.forget_others(&Seen { ready: [pod("2")].into(), ..Seen::default() });
         assert_eq!(api.idle().iter().map(|idle| idle.uid.as_str()).collect::<Vec<_>>(), ["2"]);
         // One without an answer is not kept at all.
         assert_eq!(server.read_to_end(&mut Vec::new()).await.unwrap(), 0);

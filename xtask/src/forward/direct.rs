@@ -3,8 +3,8 @@
 //!
 //! Each pod has a Service of its own, because the nodes learn of a rollout up to a second later than we do: of a Service for
 //! all of them they would still pass connections on to the address of a pod that has gone, where nobody answers or, by way of
-//! the node's other routes, a stranger. A pod owns its Service, so the cluster removes both together. A pod gets it as soon as
-//! it has an address, so that the nodes know of it by the time it is ready.
+//! the node's other routes, a stranger. A pod owns its Service, so the cluster removes both together. It is made with the pod
+//! and led to it as soon as the pod has an address, so that the nodes know of it by the time it is ready.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -114,8 +114,7 @@ impl Direct {
             let seen = pods.seen();
             // Of a new pod that will not be the first to become ready nothing has to be known.
             let wanted: Vec<&Target> = seen.ready.first().into_iter().chain(seen.coming.first()).collect();
-            let known = |uid: &str| seen.ready.iter().chain(seen.coming.iter()).any(|pod| pod.uid == uid);
-            self.0.seen.send_if_modified(|shown| shown.forget(known));
+            self.0.seen.send_if_modified(|shown| shown.forget(|uid| seen.of(uid).is_some()));
             at_work.retain(|uid, work| {
                 let keep = wanted.iter().any(|pod| pod.uid == *uid);
                 if !keep {
@@ -125,7 +124,7 @@ impl Direct {
             });
             for pod in wanted {
                 if !at_work.contains_key(&pod.uid) && !self.0.seen.borrow().pods.contains_key(&pod.uid) {
-                    let work = self.clone().show(pod.clone());
+                    let work = self.clone().show(pod.clone(), pods.clone());
                     at_work.insert(pod.uid.clone(), showing.spawn(work));
                 }
             }
@@ -152,14 +151,10 @@ impl Direct {
 
     /// Makes the Service of `pod`, or takes the one that is there, and waits until the nodes pass connections on; before it
     /// is ready that takes as long as its program takes to listen.
-    async fn show(self, pod: Target) {
-        let port = loop {
-            match self.apply(&pod).await {
-                Ok(port) => break port,
-                Err(error) => self.failed(&pod, &error),
-            }
-            sleep(SHOW_AGAIN).await;
-        };
+    async fn show(self, pod: Target, mut pods: Pods) {
+        let port = self.insist(&pod, || self.service(&pod)).await;
+        let address = pods.address(&pod.uid).await;
+        self.insist(&pod, || self.endpoint(&pod, address)).await;
         let addresses: Arc<[SocketAddr]> =
             self.0.nodes.iter().map(|node| SocketAddr::new(*node, port)).collect();
         for attempt in 0.. {
@@ -175,6 +170,20 @@ impl Direct {
         });
     }
 
+    /// Does `what` for `pod` until it succeeds.
+    async fn insist<T, F>(&self, pod: &Target, what: impl Fn() -> F) -> T
+    where
+        F: Future<Output = Result<T>>,
+    {
+        loop {
+            match what().await {
+                Ok(done) => return done,
+                Err(error) => self.failed(pod, &error),
+            }
+            sleep(SHOW_AGAIN).await;
+        }
+    }
+
     fn failed(&self, pod: &Target, error: &anyhow::Error) {
         tracing::debug!("forward {}: pod {} is not on the nodes: {error:#}", self.0.forward, pod.name);
         self.0.seen.send_modify(|shown| {
@@ -182,34 +191,44 @@ impl Direct {
         });
     }
 
-    /// Applies the Service and its one endpoint; gives its port on the nodes.
-    async fn apply(&self, pod: &Target) -> Result<u16> {
-        let address = pod.address.with_context(|| format!("pod {} has no address yet", pod.name))?;
-        let name = object_name(&self.0.run, &self.0.forward, &pod.uid);
-        let port = json!({"name": "forward", "port": self.0.port, "protocol": "TCP"});
-        let mut metadata = json!({
-            "name": name,
-            "labels": self.0.labels,
-            "annotations": {labels::FORWARD: self.0.forward},
-            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}],
-        });
-        let service = json!({"metadata": metadata, "spec": {"type": "NodePort", "ports": [port]}});
-        metadata["labels"]["kubernetes.io/service-name"] = name.clone().into();
+    /// Applies the Service of `pod`; gives its port on the nodes.
+    async fn service(&self, pod: &Target) -> Result<u16> {
+        let spec = json!({"type": "NodePort", "ports": [self.port()]});
+        let service = json!({"metadata": self.metadata(pod), "spec": spec});
+        let service: Service = self.apply(service).await?;
+        let port = service.spec.as_ref().and_then(|spec| spec.ports.as_ref()?.first()?.node_port);
+        port.and_then(|port| u16::try_from(port).ok())
+            .with_context(|| format!("the Service {} has no port on the nodes", service.name_any()))
+    }
+
+    /// Applies the one endpoint of the Service of `pod`.
+    async fn endpoint(&self, pod: &Target, address: IpAddr) -> Result<()> {
+        let mut metadata = self.metadata(pod);
+        metadata["labels"]["kubernetes.io/service-name"] = metadata["name"].clone();
         metadata["labels"]["endpointslice.kubernetes.io/managed-by"] = "k8s-test.local".into();
         let slice = json!({
             "metadata": metadata,
             "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
             "endpoints": [{"addresses": [address.to_string()], "conditions": {"ready": true}}],
-            "ports": [port],
+            "ports": [self.port()],
         });
-        self.apply_object::<EndpointSlice>(&name, slice).await?;
-        let service: Service = self.apply_object(&name, service).await?;
-        let port = service.spec.and_then(|spec| spec.ports?.into_iter().next()?.node_port);
-        port.and_then(|port| u16::try_from(port).ok())
-            .with_context(|| format!("the Service {name} has no port on the nodes"))
+        self.apply::<EndpointSlice>(slice).await.map(drop)
     }
 
-    async fn apply_object<K>(&self, name: &str, mut object: Value) -> Result<K>
+    fn port(&self) -> Value {
+        json!({"name": "forward", "port": self.0.port, "protocol": "TCP"})
+    }
+
+    fn metadata(&self, pod: &Target) -> Value {
+        json!({
+            "name": object_name(&self.0.run, &self.0.forward, &pod.uid),
+            "labels": self.0.labels,
+            "annotations": {labels::FORWARD: self.0.forward},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}],
+        })
+    }
+
+    async fn apply<K>(&self, mut object: Value) -> Result<K>
     where
         K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
         K: Clone + DeserializeOwned + Serialize + fmt::Debug,
@@ -217,9 +236,10 @@ impl Direct {
         let Inner { client, namespace, ledger, run, .. } = &*self.0;
         object["apiVersion"] = K::api_version(&()).into();
         object["kind"] = K::kind(&()).into();
+        let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         if let Some(ledger) = ledger {
             let (resource, namespace) = (ApiResource::erase::<K>(&()), Some(namespace.clone()));
-            let object = Object { resource, namespace, name: name.to_owned() };
+            let object = Object { resource, namespace, name: name.clone() };
             ledger.record(|made| {
                 if !made.objects.contains(&object) {
                     made.objects.push(object);
@@ -228,7 +248,7 @@ impl Direct {
         }
         let params = PatchParams::apply(&labels::field_manager(run)).force();
         let api: Api<K> = Api::namespaced(client.clone(), namespace);
-        let applied = api.patch(name, &params, &Patch::Apply(&object)).await;
+        let applied = api.patch(&name, &params, &Patch::Apply(&object)).await;
         applied.with_context(|| format!("apply the {} {name} in the namespace {namespace}", K::kind(&())))
     }
 }

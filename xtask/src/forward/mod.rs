@@ -113,15 +113,7 @@ pub async fn begin(place: Place<'_>, name: &str, spec: &Spec) -> Result<Opening>
         }
         _ => None,
     };
-    Ok(Opening {
-        name: name.to_owned(),
-        spec: spec.clone(),
-        listener,
-        pods,
-        of_namespace,
-        direct,
-        tasks,
-    })
+    Ok(Opening { name: name.to_owned(), spec: spec.clone(), listener, pods, of_namespace, direct, tasks })
 }
 
 /// Whether the nodes can be reached from here: they are known of Kind alone, and elsewhere than on Linux they are in a

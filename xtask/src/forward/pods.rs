@@ -31,7 +31,7 @@ pub(super) struct Pods {
 pub(super) struct Seen {
     /// The pods that are ready, the newest first.
     pub(super) ready: Arc<[Target]>,
-    /// Those that have an address and may become ready, the newest first.
+    /// Those that may become ready, the newest first.
     pub(super) coming: Arc<[Target]>,
     /// Of those that are not ready, which and why not.
     pub(super) unready: Vec<String>,
@@ -46,7 +46,7 @@ pub(super) struct Target {
     pub(super) name: String,
     /// Its id: a StatefulSet gives the next pod the same name.
     pub(super) uid: String,
-    /// Its address in the cluster.
+    /// Its address in the cluster, once it has one.
     pub(super) address: Option<IpAddr>,
     /// The ports that its containers declare; declaring them is optional.
     pub(super) ports: Vec<u16>,
@@ -85,6 +85,16 @@ impl Pods {
         }
     }
 
+    /// The address of the pod of this id, once it has one.
+    pub(super) async fn address(&mut self, uid: &str) -> IpAddr {
+        loop {
+            match self.seen().of(uid).and_then(|pod| pod.address) {
+                Some(address) => return address,
+                None => self.changed().await,
+            }
+        }
+    }
+
     /// The ready pods, once there is one; at `deadline` what is known.
     pub(super) async fn ready(&mut self, deadline: Instant) -> Result<Arc<[Target]>, Seen> {
         let ready = async {
@@ -101,6 +111,11 @@ impl Pods {
 }
 
 impl Seen {
+    /// The pod of this id, if it is ready or may become so.
+    pub(super) fn of(&self, uid: &str) -> Option<&Target> {
+        self.ready.iter().chain(self.coming.iter()).find(|pod| pod.uid == uid)
+    }
+
     /// Whether no pod matches.
     pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.unready.is_empty()
@@ -152,9 +167,7 @@ fn newest_first(mut pods: Vec<&Pod>) -> Arc<[Target]> {
 
 fn is_coming(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    pod.metadata.deletion_timestamp.is_none()
-        && address(pod).is_some()
-        && !matches!(phase, Some("Succeeded" | "Failed"))
+    pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn address(pod: &Pod) -> Option<IpAddr> {
@@ -249,15 +262,13 @@ mod tests {
         assert_eq!(ready, ["c", "a"]);
         assert_eq!(seen.ready[0].ports, [80]);
         assert_eq!(seen.unready, ["pod b is being deleted", "pod d is not ready (probe failed)"]);
-        assert!(seen.coming.is_empty(), "none of them has an address");
     }
 
     #[test]
-    fn a_pod_with_an_address_comes_unless_it_has_ended_or_is_going() {
+    fn a_pod_may_become_ready_unless_it_has_ended_or_is_going() {
         let with = |name: &str, created, more: &str, phase: &str| {
             let mut pod = pod(name, created, more, "False");
-            let status = pod.status.as_mut().unwrap();
-            (status.pod_ip, status.phase) = (Some("10.0.0.1".to_owned()), Some(phase.to_owned()));
+            pod.status.as_mut().unwrap().phase = Some(phase.to_owned());
             pod
         };
         let seen = look(&objects(vec![
