@@ -4,6 +4,8 @@ pub mod cluster;
 pub mod contract;
 pub mod dagster;
 mod diagnosis;
+pub mod expect;
+pub mod jobs;
 mod suite;
 
 pub use contract::Contract;

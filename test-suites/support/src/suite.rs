@@ -7,13 +7,15 @@ use anyhow::Context;
 use futures::FutureExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use kube::api::{Api, ListParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
-use crate::cluster::{self, Select};
+use crate::cluster::{self, Select, State};
 use crate::contract::Contract;
 use crate::dagster::{self, Dagster, Launch, Run, RunId};
 use crate::diagnosis::Diagnosis;
+use crate::expect;
+use crate::jobs::CLUSTER_LIMIT;
 
 /// The deployment that the environment describes.
 #[derive(Clone)]
@@ -137,6 +139,47 @@ impl Suite {
         }
     }
 
+    /// The Job of a run's worker when it has completed, and its pod, which is the only one of the worker.
+    ///
+    /// # Errors
+    /// The Job does not end soon.
+    ///
+    /// # Panics
+    /// It failed, or has not one pod.
+    pub async fn completed(&self, run: &Run) -> anyhow::Result<(Job, Pod)> {
+        let name = Select::Name(Self::run_job_name(&run.run_id));
+        let finished = |jobs: &[Job]| jobs.iter().any(cluster::is_finished);
+        let jobs = self.user_jobs();
+        let jobs =
+            cluster::await_objects(jobs, &name, "the run's Job to end", CLUSTER_LIMIT, finished).await?;
+        let job = expect::only(&jobs, "Job of the run");
+        assert!(cluster::is_complete(job), "the run's Job did not end well: {}", job.state());
+        let pods = self.pods_of(run, "run_worker").await?;
+        Ok((job.clone(), expect::only(&pods, "pod of the run's worker").clone()))
+    }
+
+    /// The pods of a run that are of one kind, as they are now.
+    ///
+    /// # Errors
+    /// The API server refuses or does not answer.
+    pub async fn pods_of(&self, run: &Run, component: &str) -> Result<Vec<Pod>, kube::Error> {
+        let list = ListParams::default().labels(&Self::labels(&run.run_id, component));
+        Ok(self.user_pods().list(&list).await?.items)
+    }
+
+    /// The Jobs of a run that are of one kind, as they are now.
+    ///
+    /// # Errors
+    /// The API server refuses or does not answer.
+    pub async fn jobs_of(&self, run: &Run, component: &str) -> Result<Vec<Job>, kube::Error> {
+        let list = ListParams::default().labels(&Self::labels(&run.run_id, component));
+        Ok(self.user_jobs().list(&list).await?.items)
+    }
+
+    fn labels(run: &RunId, component: &str) -> String {
+        format!("dagster/run-id={run},app.kubernetes.io/component={component}")
+    }
+
     /// The Job of a run's worker.
     pub fn run_job_name(run: &RunId) -> String {
         format!("dagster-run-{run}")
@@ -149,7 +192,7 @@ impl Suite {
 
     /// The pods and Jobs of a run that are of one kind, such as `run_worker` or `step_worker`.
     pub fn component_of_run(run: &RunId, component: &str) -> Select {
-        Select::Labels(format!("dagster/run-id={run},app.kubernetes.io/component={component}"))
+        Select::Labels(Self::labels(run, component))
     }
 
     /// Waits until nothing of a run is left in the cluster.

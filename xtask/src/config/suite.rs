@@ -17,38 +17,18 @@ pub const FILE: &str = "suite.yaml";
 /// The variant that runs when none is named.
 pub const DEFAULT_VARIANT: &str = "default";
 
-/// The file.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SuiteFile {
-    #[serde(default)]
-    images: Vec<String>,
-    #[serde(default)]
-    namespaces: IndexMap<String, String>,
-    #[serde(default)]
-    fixtures: Vec<Utf8PathBuf>,
-    #[serde(default)]
-    releases: Vec<Release>,
-    #[serde(default)]
-    forwards: BTreeMap<String, Forward>,
-    #[serde(default)]
-    variants: IndexMap<String, Option<Overlay>>,
-    run: Run,
-    #[serde(default, deserialize_with = "duration")]
-    timeout: Option<Duration>,
-    #[serde(default, deserialize_with = "duration")]
-    test_timeout: Option<Duration>,
-}
-
-/// What a variant says differently; a key given replaces the suite's.
+/// The file, or one variant in it, or the file that it is based on. A key given replaces the one of what it is laid over.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Overlay {
+pub struct SuiteFile {
+    /// A file of the same keys, for those that this one leaves out; its paths are relative to itself.
+    base: Option<Utf8PathBuf>,
     images: Option<Vec<String>>,
     namespaces: Option<IndexMap<String, String>>,
     fixtures: Option<Vec<Utf8PathBuf>>,
     releases: Option<Vec<Release>>,
     forwards: Option<BTreeMap<String, Forward>>,
+    variants: Option<IndexMap<String, Option<SuiteFile>>>,
     run: Option<Run>,
     #[serde(default, deserialize_with = "duration")]
     timeout: Option<Duration>,
@@ -65,6 +45,9 @@ pub struct Suite {
     pub variant: String,
     /// The folder.
     pub folder: Utf8PathBuf,
+    /// The file that its suite.yaml is based on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base: Option<Utf8PathBuf>,
     /// Names from ci/images.yaml.
     pub images: Vec<String>,
     /// Role to the prefix of its namespace's name; equal prefixes share a namespace.
@@ -184,10 +167,57 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
 }
 
 impl SuiteFile {
+    /// Reads a suite.yaml and what it is based on.
+    ///
+    /// # Errors
+    /// As [`super::load`], for either file.
+    pub fn load(path: &Utf8Path) -> Result<SuiteFile> {
+        let file: SuiteFile = super::load(path)?;
+        let Some(base) = &file.base else { return Ok(file) };
+        let folder = path.parent().unwrap_or(path);
+        let of_base = super::existing(folder, base, "base", path)?;
+        let mut below: SuiteFile = super::load(&of_base)?;
+        if let Some(further) = below.base {
+            fail!(Exit::Usage, "{of_base}: a base has no `base` of its own, and this one names {further}");
+        }
+        below.root_at(of_base.parent().unwrap_or(folder));
+        below.base = Some(of_base);
+        Ok(SuiteFile { base: None, ..file }.over(below))
+    }
+
+    /// Makes its paths relative to nothing.
+    fn root_at(&mut self, folder: &Utf8Path) {
+        let root = |path: &mut Utf8PathBuf| *path = super::clean(&folder.join(&path));
+        self.fixtures.iter_mut().flatten().for_each(root);
+        for release in self.releases.iter_mut().flatten() {
+            root(&mut release.chart);
+            release.values.iter_mut().for_each(root);
+        }
+        let variants = self.variants.iter_mut().flat_map(IndexMap::values_mut).flatten();
+        variants.for_each(|variant| variant.root_at(folder));
+    }
+
+    /// What it says, and for the rest what `below` says.
+    fn over(self, below: SuiteFile) -> SuiteFile {
+        SuiteFile {
+            base: self.base.or(below.base),
+            images: self.images.or(below.images),
+            namespaces: self.namespaces.or(below.namespaces),
+            fixtures: self.fixtures.or(below.fixtures),
+            releases: self.releases.or(below.releases),
+            forwards: self.forwards.or(below.forwards),
+            variants: self.variants.or(below.variants),
+            run: self.run.or(below.run),
+            timeout: self.timeout.or(below.timeout),
+            test_timeout: self.test_timeout.or(below.test_timeout),
+        }
+    }
+
     /// The variants, `default` first if it is not listed.
     #[must_use]
     pub fn variants(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.variants.keys().map(String::as_str).collect();
+        let listed = self.variants.iter().flat_map(IndexMap::keys);
+        let mut names: Vec<&str> = listed.map(String::as_str).collect();
         if !names.contains(&DEFAULT_VARIANT) {
             names.insert(0, DEFAULT_VARIANT);
         }
@@ -200,27 +230,43 @@ impl SuiteFile {
     /// The variant does not exist, or what the file refers to does not; exit 2.
     pub fn resolve(&self, folder: &Utf8Path, variant: &str) -> Result<Suite> {
         let path = folder.join(FILE);
-        let overlay = match self.variants.get(variant) {
+        let overlay = match self.variants.as_ref().and_then(|variants| variants.get(variant)) {
             Some(overlay) => overlay.clone().unwrap_or_default(),
-            None if variant == DEFAULT_VARIANT => Overlay::default(),
+            None if variant == DEFAULT_VARIANT => SuiteFile::default(),
             None => fail!(
                 Exit::Usage,
                 "{path}: there is no variant `{variant}`{}",
                 text::suggestion(variant, self.variants())
             ),
         };
+        for (key, given) in [("base", overlay.base.is_some()), ("variants", overlay.variants.is_some())] {
+            if given {
+                fail!(
+                    Exit::Usage,
+                    "{path}: variant `{variant}`: `{key}` is a key of the suite, not of a variant"
+                );
+            }
+        }
+        let file = overlay.over(self.clone());
+        let Some(run) = file.run else {
+            fail!(
+                Exit::Usage,
+                "{path}: `run` is missing; name a cargo package by `run: {{tests: PACKAGE}}` or a program by `run: {{command: [PROGRAM]}}`"
+            );
+        };
         let mut suite = Suite {
             name: folder.file_name().unwrap_or(folder.as_str()).to_owned(),
             variant: variant.to_owned(),
             folder: folder.to_owned(),
-            images: overlay.images.unwrap_or_else(|| self.images.clone()),
-            namespaces: overlay.namespaces.unwrap_or_else(|| self.namespaces.clone()),
-            fixtures: overlay.fixtures.unwrap_or_else(|| self.fixtures.clone()),
-            releases: overlay.releases.unwrap_or_else(|| self.releases.clone()),
-            forwards: overlay.forwards.unwrap_or_else(|| self.forwards.clone()),
-            run: overlay.run.unwrap_or_else(|| self.run.clone()),
-            timeout: overlay.timeout.or(self.timeout).unwrap_or(Duration::from_secs(20 * 60)),
-            test_timeout: overlay.test_timeout.or(self.test_timeout).unwrap_or(Duration::from_secs(5 * 60)),
+            base: file.base,
+            images: file.images.unwrap_or_default(),
+            namespaces: file.namespaces.unwrap_or_default(),
+            fixtures: file.fixtures.unwrap_or_default(),
+            releases: file.releases.unwrap_or_default(),
+            forwards: file.forwards.unwrap_or_default(),
+            run,
+            timeout: file.timeout.unwrap_or(Duration::from_secs(20 * 60)),
+            test_timeout: file.test_timeout.unwrap_or(Duration::from_secs(5 * 60)),
         };
         suite.check(&path)?;
         Ok(suite)
@@ -348,6 +394,47 @@ mod tests {
         refused("timeout: soon\n", "default", "`soon` is no duration");
         refused("imagse: []\n", "default", "did you mean `images`?");
         refused("variants: {default: {imagse: []}}\n", "default", "did you mean `images`?");
+    }
+
+    #[test]
+    fn a_base_gives_what_the_suite_leaves_out_with_its_own_paths() {
+        let root = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(root.path()).unwrap();
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("shared/fixtures.yaml", "");
+        write(
+            "shared/base.yaml",
+            "namespaces: {user: u}\nimages: [a]\nfixtures: [fixtures.yaml]\nvariants: {split: {images: [b]}}\n",
+        );
+        let suite = |text: &str, variant: &str| {
+            write("one/suite.yaml", text);
+            let folder = root.join("one");
+            SuiteFile::load(&folder.join(FILE))?.resolve(&folder, variant)
+        };
+        let one = suite("base: ../shared/base.yaml\nrun: {tests: one}\n", "split").unwrap();
+        assert_eq!(
+            (one.images, one.fixtures),
+            (vec!["b".to_owned()], vec![root.join("shared/fixtures.yaml")])
+        );
+        assert_eq!(one.base, Some(root.join("shared/base.yaml")));
+        let more = "base: ../shared/base.yaml\nimages: [c]\nfixtures: []\nrun: {tests: one}\n";
+        let one = suite(more, "default").unwrap();
+        assert_eq!((one.images, one.fixtures), (vec!["c".to_owned()], Vec::new()));
+
+        let error = |text: &str, variant: &str| suite(text, variant).unwrap_err().to_string();
+        let gone = error("base: ../base.yaml\nrun: {tests: one}\n", "default");
+        assert!(gone.contains("base `../base.yaml` does not exist"), "{gone}");
+        let none = error("base: ../shared/base.yaml\n", "default");
+        assert!(none.contains("one/suite.yaml: `run` is missing"), "{none}");
+        let inside = error("namespaces: {user: u}\nrun: {tests: one}\nvariants: {v: {base: x}}\n", "v");
+        assert!(inside.contains("variant `v`: `base` is a key of the suite"), "{inside}");
+        write("shared/base.yaml", "base: further.yaml\n");
+        let further = error("base: ../shared/base.yaml\nrun: {tests: one}\n", "default");
+        assert!(further.contains("shared/base.yaml: a base has no `base`"), "{further}");
     }
 
     #[test]

@@ -65,7 +65,10 @@ impl Sources {
         tests: Vec<Utf8PathBuf>,
     ) -> Result<Sources> {
         let mut sources = Sources {
-            definitions: vec![suite.folder.join(FILE), workspace.ci().join("images.yaml")],
+            definitions: [suite.folder.join(FILE), workspace.ci().join("images.yaml")]
+                .into_iter()
+                .chain(suite.base.clone())
+                .collect(),
             images: Vec::new(),
             charts: suite.releases.iter().map(|release| release.chart.clone()).collect(),
             values: suite.releases.iter().flat_map(|release| release.values.clone()).collect(),

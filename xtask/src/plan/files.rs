@@ -4,7 +4,7 @@ use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::config::suite::FILE;
-use crate::config::{self, ImagesFile, SuiteFile, Workspace};
+use crate::config::{ImagesFile, SuiteFile, Workspace};
 use crate::exit::Exit;
 use crate::{fail, text};
 
@@ -43,7 +43,7 @@ impl Files {
                     "two suites have one name: {other} and {folder}; reports and labels go by the name, so rename one folder"
                 );
             }
-            let file = config::load(&folder.join(FILE))?;
+            let file = SuiteFile::load(&folder.join(FILE))?;
             suites.push((folder, file));
         }
         Ok(Files { workspace: workspace.clone(), images, suites })

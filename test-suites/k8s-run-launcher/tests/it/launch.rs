@@ -1,16 +1,13 @@
 //! What launching a run makes in the cluster, and how the run's end shows there.
 
 use anyhow::Context;
-use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::ListParams;
 use serde_json::json;
-use suite_support::cluster::{self, Select, State};
-use suite_support::{Launch, Run, RunStatus, Suite};
-
-use crate::expect::{labels_of_run, only, only_container};
-use crate::{CLUSTER_LIMIT, RUN_LIMIT, in_process, words};
+use suite_support::cluster;
+use suite_support::expect::{labels_of_run, no_celery, only, only_container};
+use suite_support::jobs::{RUN_LIMIT, in_process, words};
+use suite_support::{Launch, RunStatus, Suite};
 
 #[tokio::test]
 async fn a_run_succeeds_in_a_job_and_pod_of_its_own() -> anyhow::Result<()> {
@@ -22,7 +19,7 @@ async fn a_run_succeeds_in_a_job_and_pod_of_its_own() -> anyhow::Result<()> {
             assert_eq!(ended.status, RunStatus::Success);
             assert_eq!(ended.tag("dagster/image"), Some(image));
 
-            let (job, pod) = completed(&suite, run).await?;
+            let (job, pod) = suite.completed(run).await?;
             labels_of_run(&job, run, "run_worker");
             labels_of_run(&pod, run, "run_worker");
             let container = only_container(&pod);
@@ -31,7 +28,7 @@ async fn a_run_succeeds_in_a_job_and_pod_of_its_own() -> anyhow::Result<()> {
             assert!(log.contains("RUN_SUCCESS"), "the log of the run's pod does not tell its success");
 
             for pods in [suite.user_pods(), suite.system_pods()] {
-                assert_no_celery(&pods).await?;
+                no_celery(&pods).await?;
             }
             Ok(())
         })
@@ -83,7 +80,7 @@ async fn a_failing_op_fails_the_run_and_not_its_job() -> anyhow::Result<()> {
                 "the op's exception is not among {messages:?}"
             );
 
-            let (job, pod) = completed(&suite, run).await?;
+            let (job, pod) = suite.completed(run).await?;
             let status = job.status.unwrap_or_default();
             assert_eq!((status.succeeded, status.failed.unwrap_or(0)), (Some(1), 0));
             let log =
@@ -93,26 +90,4 @@ async fn a_failing_op_fails_the_run_and_not_its_job() -> anyhow::Result<()> {
             Ok(())
         })
         .await
-}
-
-/// The Job of a run's worker when it has completed, and its pod, which is the only one of the run.
-async fn completed(suite: &Suite, run: &Run) -> anyhow::Result<(Job, Pod)> {
-    let name = Select::Name(Suite::run_job_name(&run.run_id));
-    let finished = |jobs: &[Job]| jobs.iter().any(cluster::is_finished);
-    let jobs =
-        cluster::await_objects(suite.user_jobs(), &name, "the run's Job to end", CLUSTER_LIMIT, finished)
-            .await?;
-    let job = only(&jobs, "Job of the run");
-    assert!(cluster::is_complete(job), "the run's Job did not end well: {}", job.state());
-    let of_run = ListParams::default().labels(&format!("dagster/run-id={}", run.run_id));
-    let pods = suite.user_pods().list(&of_run).await?.items;
-    Ok((job.clone(), only(&pods, "pod of the run").clone()))
-}
-
-async fn assert_no_celery(pods: &Api<Pod>) -> anyhow::Result<()> {
-    let names = pods.list_metadata(&ListParams::default()).await?.items;
-    let celery: Vec<_> =
-        names.iter().map(ResourceExt::name_any).filter(|name| name.contains("celery")).collect();
-    assert!(celery.is_empty(), "pods of Celery in a deployment that has none: {celery:?}");
-    Ok(())
 }

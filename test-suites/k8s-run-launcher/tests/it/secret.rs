@@ -5,10 +5,9 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::json;
 use suite_support::cluster::{self, Executed};
+use suite_support::expect::{only, only_container};
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, words};
 use suite_support::{Launch, RunStatus, Suite};
-
-use crate::expect::{only, only_container};
-use crate::{CLUSTER_LIMIT, RUN_LIMIT, words};
 
 /// In a secret that only the deployment of the code server names.
 const VARIABLE: &str = "WORD_FACTOR";

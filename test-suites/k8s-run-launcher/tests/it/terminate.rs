@@ -5,10 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use k8s_openapi::api::batch::v1::Job;
 use serde_json::json;
 use suite_support::cluster::{self, Select};
+use suite_support::expect::{labels_of_run, only};
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, in_process};
 use suite_support::{Launch, RunStatus, Suite};
-
-use crate::expect::{labels_of_run, only};
-use crate::{CLUSTER_LIMIT, RUN_LIMIT, in_process};
 
 #[tokio::test]
 async fn terminating_a_run_cancels_it_and_removes_its_pods() -> anyhow::Result<()> {
