@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use camino::Utf8PathBuf;
+use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
 use crate::config::Suite;
@@ -56,13 +57,18 @@ pub async fn namespaces(
 }
 
 impl<'a> Site<'a> {
-    /// Deploys all of the suite; `held` is what the nodes hold.
+    /// Deploys all of the suite once `admit` lets what the charts render to; `held` is what the nodes hold.
     ///
     /// # Errors
     /// Of the part that failed, with its exit code.
-    pub async fn deploy(self, held: &Inventory) -> Result<Vec<Forward>> {
+    pub async fn deploy(
+        self,
+        held: &Inventory,
+        admit: impl AsyncFnOnce(&[&str]) -> Result<()>,
+    ) -> Result<Vec<Forward>> {
         // Rendering touches nothing that fixtures make.
         let (_, prepared) = tokio::try_join!(self.fixtures(), self.render())?;
+        admit(&prepared.iter().map(Prepared::manifest).collect::<Vec<_>>()).await?;
         let releases = self.install(&prepared, held).await?;
         let mut opening = Vec::new();
         for (name, spec) in &self.suite.forwards {
@@ -143,11 +149,16 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// Runs `tests` against what was deployed.
+    /// Runs `tests` against what was deployed, in what `places` are free.
     ///
     /// # Errors
     /// As [`suites::run`]; tests that fail are in the results.
-    pub async fn test(self, forwards: &[Forward], tests: &[&Test]) -> Result<Vec<TestResult>> {
+    pub async fn test(
+        self,
+        forwards: &[Forward],
+        tests: &[&Test],
+        places: &Semaphore,
+    ) -> Result<Vec<TestResult>> {
         let artifacts = self.folder().join("artifacts");
         std::fs::create_dir_all(&artifacts)?;
         let given = Given {
@@ -160,7 +171,7 @@ impl<'a> Site<'a> {
         };
         let environment = suites::environment(self.suite, given);
         let logs = self.folder().join("logs");
-        let runner = Runner { jobs: self.plan.jobs, logs: &logs, events: &self.session.events };
+        let runner = Runner { places, logs: &logs, events: &self.session.events };
         suites::run(runner, self.suite, tests, &environment).await
     }
 

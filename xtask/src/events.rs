@@ -171,6 +171,8 @@ pub trait Consumer: Send {
 #[derive(Clone)]
 pub struct Events {
     inner: Arc<Mutex<Inner>>,
+    /// Whose steps these are, where those of several run at once.
+    scope: Option<Arc<str>>,
 }
 
 struct Inner {
@@ -183,7 +185,13 @@ impl Events {
     /// A stream into these consumers.
     #[must_use]
     pub fn new(consumers: Vec<Box<dyn Consumer>>) -> Events {
-        Events { inner: Arc::new(Mutex::new(Inner { consumers, steps: 0, stage: None })) }
+        Events { inner: Arc::new(Mutex::new(Inner { consumers, steps: 0, stage: None })), scope: None }
+    }
+
+    /// The same stream, for steps that are named as those of `scope`.
+    #[must_use]
+    pub fn scoped(&self, scope: &str) -> Events {
+        Events { inner: self.inner.clone(), scope: Some(scope.into()) }
     }
 
     /// Hands an event to every consumer.
@@ -218,6 +226,10 @@ impl Events {
     }
 
     fn begin(&self, phase: Phase, what: String, whole: bool) -> Step {
+        let what = match &self.scope {
+            Some(scope) if !what.starts_with(&**scope) => format!("{scope}: {what}"),
+            _ => what,
+        };
         let (step, within) = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             inner.steps += 1;

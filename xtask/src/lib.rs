@@ -36,6 +36,7 @@ pub mod reaper;
 pub mod sweep;
 
 pub mod deploy;
+pub mod groups;
 
 pub mod pipeline;
 

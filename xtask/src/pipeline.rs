@@ -5,21 +5,26 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
+use futures::future::join_all;
 use kind_client::Kind;
+use tokio::sync::Semaphore;
 
-use crate::cleanup::Policy;
+use crate::cleanup::{self, Policy, Remover, Whose};
+use crate::cli::Keep;
 use crate::cluster::{self, Cluster};
 use crate::config::tools::Version;
-use crate::config::{Guard, ImagesFile, Suite, Tools, Workspace};
+use crate::config::{Guard, ImagesFile, Tools, Workspace};
 use crate::deploy::{self, Site};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
+use crate::groups::{self, Group, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::{Delivered, Inventory, Looked, Push};
 use crate::images::{self, Built, Maker};
 use crate::journal;
 use crate::lease::{self, Held, Lease};
 use crate::ledger::Ledger;
+use crate::namespaces::Namespaces;
 use crate::plan::{ClusterPlan, Plan};
 use crate::setup::{self, Machine, Mend};
 use crate::suites::{self, Test};
@@ -180,17 +185,31 @@ impl Session {
 pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     let (ground, selected) = ground(session, plan, select(session, plan)).await?;
     let held = deliver(session, plan, &ground).await?;
+    let groups = groups::form(&plan.suites, &selected)?;
+    // What goes into one namespace of somebody else's goes there in turn.
+    let places = if plan.existing_namespace.is_some() { 1 } else { plan.jobs };
+    let turns = Turns::new(&ground.cluster.client, groups.len(), places).await?;
+    let tests = Semaphore::new(plan.jobs.max(1));
+    let scene = Scene { plan, ground: &ground, held: &held, turns: &turns, tests: &tests };
+    let running = groups.iter().map(async |group| {
+        let scoped = match groups.len() {
+            1 => session.clone(),
+            _ => Session { events: session.events.scoped(&group.first().id()), ..session.clone() },
+        };
+        run_group(&scoped, scene, group).await.map_err(|error| {
+            // The first line of a message is the cause; with one group nobody asks which.
+            match groups.len() {
+                1 => error,
+                _ => error.context(format!("suite {}", group.id())),
+            }
+        })
+    });
     let mut results = Vec::new();
     let mut failure = None;
-    for (suite, tests) in plan.suites.iter().zip(&selected).filter(|(_, tests)| !tests.is_empty()) {
-        match run_suite(session, plan, &ground, &held, suite, tests).await {
+    for ended in join_all(running).await {
+        match ended {
             Ok(tests) => results.extend(tests),
             Err(error) => {
-                // The first line of a message is the cause; with one suite nobody asks which.
-                let error = match plan.suites.len() {
-                    1 => error,
-                    _ => error.context(format!("suite {}", suite.id())),
-                };
                 if let Some(first) = failure.replace(error) {
                     session.events.warn(crate::exit::message(&first));
                 }
@@ -198,6 +217,17 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
         }
     }
     failure.map_or(Ok(results), Err)
+}
+
+/// What all groups run with.
+#[derive(Clone, Copy)]
+struct Scene<'a> {
+    plan: &'a Plan,
+    ground: &'a Ground,
+    held: &'a Inventory,
+    turns: &'a Turns,
+    /// Places for tests.
+    tests: &'a Semaphore,
 }
 
 /// What everything is deployed on and from.
@@ -287,17 +317,62 @@ pub async fn select(session: &Session, plan: &Plan) -> Result<Vec<Vec<Test>>> {
     suites::select(&plan.suites, &compiled, &plan.filters).await
 }
 
-async fn run_suite(
-    session: &Session,
-    plan: &Plan,
-    ground: &Ground,
-    held: &Inventory,
-    suite: &Suite,
-    tests: &[Test],
-) -> Result<Vec<TestResult>> {
-    let Ground { cluster, .. } = ground;
-    let namespaces = deploy::namespaces(session, plan, cluster, suite).await?;
+/// Deploys what the suites of a group share, runs the tests of all, and makes room for the next where all passed.
+async fn run_group(session: &Session, scene: Scene<'_>, group: &Group<'_>) -> Result<Vec<TestResult>> {
+    let Scene { plan, ground, held, turns, tests: places } = scene;
+    let suite = group.first();
+    let turn = turns.take(&group.id()).await?;
+    if let [_, others @ ..] = group.0.as_slice()
+        && !others.is_empty()
+    {
+        let others = others.iter().map(|(suite, _)| suite.id()).collect::<Vec<_>>().join(", ");
+        session.events.note(format!("{} deploys what {others} deploys too: once for all", suite.id()));
+    }
+    let namespaces = deploy::namespaces(session, plan, &ground.cluster, suite).await?;
     let site = Site { session, plan, suite, ground, namespaces: &namespaces };
-    let forwards = site.deploy(held).await?;
-    site.test(&forwards, &Vec::from_iter(tests)).await
+    let run = async {
+        let admit = async |manifests: &[&str]| turns.admit(&turn, manifests, &session.events).await;
+        let forwards = site.deploy(held, admit).await?;
+        let tests = group.0.iter().map(async |(suite, tests)| {
+            let site = Site { suite, ..site };
+            site.test(&forwards, &Vec::from_iter(*tests), places).await
+        });
+        Ok(join_all(tests).await.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    };
+    let results: Result<Vec<TestResult>> = run.await;
+    let passed = results.as_ref().is_ok_and(|all| !all.iter().any(|test| test.outcome.is_failure()));
+    // What failed is looked at when the run ends; what nobody waits for goes with the rest.
+    if !passed || plan.keep == Keep::Always || plan.bundle {
+        turn.leave_in_place();
+    } else if turns.is_awaited() {
+        remove_group(session, plan, ground, &namespaces).await;
+    }
+    results
+}
+
+/// Removes the namespaces of a group and the releases in them; what is left of them is told and removed at the end.
+async fn remove_group(session: &Session, plan: &Plan, ground: &Ground, namespaces: &Namespaces) {
+    if !namespaces.ours {
+        return;
+    }
+    let is_of_group = |name: &String| namespaces.by_role.values().any(|of_group| of_group == name);
+    let mut made = session.ledger.made();
+    made.namespaces.retain(is_of_group);
+    made.releases.retain(|release| is_of_group(&release.namespace));
+    made.objects.clear();
+    let (helm, kind) = (session.helm(&ground.cluster), ground.machine.kind_client());
+    let remover = Remover {
+        whose: Whose::Run(&plan.run),
+        kind: Some(&kind),
+        helm: Some(&helm),
+        client: Some(&ground.cluster.client),
+        cache: &session.env.cache,
+        events: &session.events,
+    };
+    if cleanup::remove_objects(&remover, &made).await.is_empty() {
+        session.ledger.record(|all| {
+            all.namespaces.retain(|name| !is_of_group(name));
+            all.releases.retain(|release| !is_of_group(&release.namespace));
+        });
+    }
 }

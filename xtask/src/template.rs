@@ -80,6 +80,14 @@ pub fn render(path: &Utf8Path, text: &str, facts: &Facts) -> Result<String> {
     })
 }
 
+/// Whether a template refers to one of `names`; one that is not valid does not.
+#[must_use]
+pub fn refers_to(text: &str, names: &[&str]) -> bool {
+    let engine = Environment::new();
+    let found = engine.template_from_str(text).map(|template| template.undeclared_variables(false));
+    found.is_ok_and(|found| names.iter().any(|name| found.contains(*name)))
+}
+
 fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
     let names: Vec<&str> = names.map(String::as_str).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }

@@ -15,7 +15,7 @@ use crate::contract::Contract;
 use crate::dagster::{self, Dagster, Launch, Run, RunId};
 use crate::diagnosis::Diagnosis;
 use crate::expect;
-use crate::jobs::CLUSTER_LIMIT;
+use crate::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 
 /// The deployment that the environment describes.
 #[derive(Clone)]
@@ -156,6 +156,18 @@ impl Suite {
         assert!(cluster::is_complete(job), "the run's Job did not end well: {}", job.state());
         let pods = self.pods_of(run, "run_worker").await?;
         Ok((job.clone(), expect::only(&pods, "pod of the run's worker").clone()))
+    }
+
+    /// The only pod of the only step of a run that works, once it runs.
+    ///
+    /// # Errors
+    /// The run ends first, or no such pod runs in time.
+    pub async fn running_step(&self, run: &Run) -> anyhow::Result<Pod> {
+        let select = Self::component_of_run(&run.run_id, "step_worker");
+        let running = |pods: &[Pod]| pods.len() == 1 && pods.iter().all(cluster::is_running);
+        let pods = self.user_pods();
+        let wait = cluster::await_objects(pods, &select, "the step's pod to run", RUN_LIMIT, running);
+        Ok(expect::only(&self.while_it_goes(run, wait).await?, "pod of a step").clone())
     }
 
     /// The pods of a run that are of one kind, as they are now.

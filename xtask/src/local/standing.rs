@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use super::todo::{Stage, Todo};
 use super::{Up, find};
@@ -249,7 +250,7 @@ impl Standing {
                 continue;
             }
             let stage = session.events.stage(Phase::Suites, what);
-            let results = site.test(&self.forwards, &tests).await?;
+            let results = site.test(&self.forwards, &tests, &Semaphore::new(self.plan.jobs.max(1))).await?;
             let (failed, passed): (Vec<&TestResult>, Vec<&TestResult>) =
                 results.iter().partition(|result| result.outcome.is_failure());
             stage.done(format!("{} passed, {} failed", passed.len(), failed.len()));

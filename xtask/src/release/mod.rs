@@ -45,6 +45,12 @@ pub struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
+    /// What its chart renders to.
+    #[must_use]
+    pub fn manifest(&self) -> &str {
+        &self.manifest
+    }
+
     fn install<'b>(&'b self, labels: &'b BTreeMap<String, String>) -> Install<'b> {
         Install {
             name: &self.release.name,

@@ -64,7 +64,8 @@ impl Record {
         let waited = |phase: Phase| {
             let steps = || self.steps.iter().filter(|step| step.phase == phase && step.start < first);
             let from = steps().map(|step| step.start).min()?;
-            let to = steps().filter_map(|step| step.end).max()?;
+            // Of deployments beside the first, some may end later.
+            let to = steps().filter_map(|step| Some(step.end?.min(first))).max()?;
             Duration::try_from(to.duration_since(from)).ok()
         };
         let pods = waited(Phase::Ready).unwrap_or_default() + waited(Phase::Forward).unwrap_or_default();

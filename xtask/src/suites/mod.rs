@@ -1,6 +1,7 @@
 //! Runs a suite's tests against what was deployed for it: each test a process of its own, with a deadline.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,8 +26,8 @@ pub use contract::{Given, environment};
 /// What running a suite needs to know.
 #[derive(Clone, Copy)]
 pub struct Runner<'a> {
-    /// Tests that run at the same time.
-    pub jobs: usize,
+    /// Places for tests that run at the same time, also of other suites.
+    pub places: &'a Semaphore,
     /// Where outputs go, a file for each test.
     pub logs: &'a Utf8Path,
     /// Where to say what happens.
@@ -42,6 +43,13 @@ pub struct Test {
 }
 
 impl Test {
+    /// One that does nothing.
+    #[cfg(test)]
+    pub(crate) fn named(name: &str) -> Test {
+        let id = TestId { suite: String::new(), variant: String::new(), name: name.to_owned() };
+        Test { id, ignored: true, work: Work::Command(Vec::new(), Utf8PathBuf::new()) }
+    }
+
     /// Its name inside its suite.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -90,10 +98,11 @@ pub async fn run(
     environment: &BTreeMap<String, String>,
 ) -> Result<Vec<TestResult>> {
     std::fs::create_dir_all(runner.logs).with_context(|| format!("make the folder {}", runner.logs))?;
-    let end = Instant::now() + suite.timeout;
-    let slots = Semaphore::new(runner.jobs.max(1));
+    // The suite's time is that of its own tests, not of others before them.
+    let end = OnceLock::new();
     let running = tests.iter().map(|test| async {
-        let _slot = slots.acquire().await;
+        let _place = runner.places.acquire().await;
+        let end = *end.get_or_init(|| Instant::now() + suite.timeout);
         run_one(runner, suite, test, environment, end).await
     });
     Ok(join_all(running).await)

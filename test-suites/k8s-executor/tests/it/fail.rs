@@ -1,8 +1,6 @@
 //! Steps that fail or are ended.
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use suite_support::cluster;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Launch, RunStatus, Suite};
 
@@ -35,11 +33,7 @@ async fn terminating_a_run_ends_the_step_that_works() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     suite
         .with_run(Launch::job("slow_job_k8s"), async |run| {
-            let step = Suite::component_of_run(&run.run_id, "step_worker");
-            let running = |pods: &[Pod]| pods.len() == 1 && pods.iter().all(cluster::is_running);
-            let wait =
-                cluster::await_objects(suite.user_pods(), &step, "the step's pod to run", RUN_LIMIT, running);
-            suite.while_it_goes(run, wait).await?;
+            suite.running_step(run).await?;
             assert!(suite.dagster.run(&run.run_id).await?.can_terminate);
 
             suite.dagster.terminate(&run.run_id).await?;

@@ -1,7 +1,7 @@
 //! How a pod or a Job is, in a line for people and as conditions for waits.
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerState, ContainerStatus, Pod};
 use kube::ResourceExt;
 
 /// An object that can say in a line how it is.
@@ -52,6 +52,12 @@ fn container_state(container: &ContainerStatus) -> Option<String> {
         "running".to_owned()
     };
     Some(format!("{}: {}", container.name, told.trim_end()))
+}
+
+impl State for ConfigMap {
+    fn state(&self) -> String {
+        format!("ConfigMap {}", self.name_any())
+    }
 }
 
 impl State for Job {

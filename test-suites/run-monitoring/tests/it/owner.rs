@@ -1,0 +1,104 @@
+//! What becomes of a step's Job when the pod that made it is gone: it goes too, where that pod owns it, and else stays.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use suite_support::cluster::{self, Select};
+use suite_support::expect::only;
+use suite_support::jobs::{CLUSTER_LIMIT, executor};
+use suite_support::{Launch, Run, Suite};
+
+use crate::limits::delete_steps;
+
+/// A run with a step that goes on for ever.
+fn endless(owned: bool) -> Launch {
+    let config = executor(json!({}), &json!({"enable_owner_references": owned}));
+    Launch::job("spin_forever_job_k8s").config(config)
+}
+
+/// The Job of the run's step, and the pod of the run.
+async fn step_and_run(suite: &Suite, run: &Run) -> anyhow::Result<(Job, Pod)> {
+    suite.running_step(run).await?;
+    let job = only(&suite.jobs_of(run, "step_worker").await?, "Job of a step").clone();
+    Ok((job, only(&suite.pods_of(run, "run_worker").await?, "pod of the run").clone()))
+}
+
+/// Ends what a test leaves: the run, which the daemon resumes, and its step.
+async fn end(suite: &Suite, run: &Run) -> anyhow::Result<()> {
+    suite.dagster.terminate(&run.run_id).await?;
+    delete_steps(suite, run).await
+}
+
+#[tokio::test]
+async fn a_step_that_the_run_s_pod_owns_goes_with_it() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    suite
+        .with_run(endless(true), async |run| {
+            let (job, pod) = step_and_run(&suite, run).await?;
+            let owner = only_owner(&job);
+            assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Pod", pod.name_any().as_str()));
+            assert_eq!(Some(&owner.uid), pod.uid().as_ref());
+
+            suite.user_pods().delete(&pod.name_any(), &DeleteParams::default()).await?;
+            let gone = Select::Name(job.name_any());
+            let jobs = suite.user_jobs();
+            cluster::await_objects(jobs, &gone, "the step's Job to go", CLUSTER_LIMIT, <[_]>::is_empty)
+                .await?;
+            let pods = Select::Labels(format!("job-name={}", job.name_any()));
+            let of_step = suite.user_pods();
+            cluster::await_objects(of_step, &pods, "the step's pod to go", CLUSTER_LIMIT, <[_]>::is_empty)
+                .await?;
+            end(&suite, run).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_step_that_nobody_owns_outlives_the_run_s_pod() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    suite
+        .with_run(endless(false), async |run| {
+            let (job, pod) = step_and_run(&suite, run).await?;
+            assert_eq!(job.owner_references(), []);
+            // The garbage collector takes the mark when it deals with the pod's end, and would take the Job then.
+            let mark = mark(&suite, &pod).await?;
+            suite.user_pods().delete(&pod.name_any(), &DeleteParams::default()).await?;
+            let marks: Api<ConfigMap> = Api::namespaced(suite.client().clone(), suite.user_namespace());
+            let gone = Select::Name(mark);
+            cluster::await_objects(marks, &gone, "the mark to go", CLUSTER_LIMIT, <[_]>::is_empty).await?;
+
+            let after = suite.jobs_of(run, "step_worker").await?;
+            let after = only(&after, "Job of a step");
+            assert_eq!((after.uid(), &after.metadata.deletion_timestamp), (job.uid(), &None));
+            let pods = suite.pods_of(run, "step_worker").await?;
+            assert!(cluster::is_running(only(&pods, "pod of a step")), "the step's pod has ended");
+            end(&suite, run).await
+        })
+        .await
+}
+
+#[track_caller]
+fn only_owner(job: &Job) -> &OwnerReference {
+    let [owner] = job.owner_references() else {
+        panic!("not one owner of {}: {:?}", job.name_any(), job.owner_references());
+    };
+    owner
+}
+
+/// Makes an object that the pod owns; gives its name.
+async fn mark(suite: &Suite, pod: &Pod) -> anyhow::Result<String> {
+    let name = format!("mark-{}", pod.name_any());
+    let owner = pod.owner_ref(&());
+    let metadata = ObjectMeta {
+        name: Some(name.clone()),
+        owner_references: owner.map(|owner| vec![OwnerReference { controller: None, ..owner }]),
+        ..ObjectMeta::default()
+    };
+    let mark = ConfigMap { metadata, ..ConfigMap::default() };
+    let marks: Api<ConfigMap> = Api::namespaced(suite.client().clone(), suite.user_namespace());
+    marks.create(&PostParams::default(), &mark).await?;
+    Ok(name)
+}
