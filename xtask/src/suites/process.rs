@@ -67,6 +67,9 @@ pub(super) async fn run(
     })
 }
 
+/// How much of a compared value stands in a reason, in characters.
+const COMPARED: usize = 200;
+
 /// What is kept of an output; the file has all of it.
 #[derive(Default)]
 struct Seen {
@@ -74,11 +77,21 @@ struct Seen {
     /// Why a Rust test failed: its first panic's message or the error that it returned.
     reason: Option<String>,
     panicked: bool,
+    /// How many of the two compared values stand in the reason.
+    compared: usize,
 }
 
 impl Seen {
     fn line(&mut self, line: &str) {
-        if self.reason.is_none() {
+        if let Some(reason) = self.reason.as_mut().filter(|_| self.panicked) {
+            // What `assert_eq!` says below its message.
+            let side = ["left: ", "right: "].get(self.compared);
+            if side.is_some_and(|side| line.trim_start().starts_with(side)) {
+                let value: String = line.trim().chars().take(COMPARED).collect();
+                reason.push_str(&format!("; {value}"));
+                self.compared += 1;
+            }
+        } else {
             if self.panicked && !line.trim().is_empty() {
                 self.reason = Some(line.trim().to_owned());
             } else if let Some(error) = line.strip_prefix("Error: ") {
@@ -117,9 +130,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_the_reason() {
-        let script = "echo \"thread 't' panicked at src/a.rs:1:2:\"; echo 'status is FAILURE'; exit 101";
+        let script = "echo \"thread 't' panicked at src/a.rs:1:2:\"; echo 'status is FAILURE'; echo 'note: left'; exit 101";
         let end = ended(script, Duration::from_secs(20)).await;
         assert_eq!((end.outcome, end.reason.as_deref()), (Outcome::Failed, Some("status is FAILURE")));
+        let script = "echo \"thread 't' panicked at src/a.rs:1:2:\"; echo 'not equal'; echo '  left: [1]'; echo ' right: []'; exit 101";
+        let end = ended(script, Duration::from_secs(20)).await;
+        assert_eq!(end.reason.as_deref(), Some("not equal; left: [1]; right: []"));
     }
 
     #[tokio::test]

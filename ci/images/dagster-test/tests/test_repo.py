@@ -38,6 +38,7 @@ class Repo(unittest.TestCase):
                 "resources_limit_job_k8s",
                 "spin_forever_job_k8s",
                 "retry_job_k8s",
+                "layers_job_k8s",
                 "slow_execute_k8s_op_job",
                 "resource_job_celery_k8s",
             },

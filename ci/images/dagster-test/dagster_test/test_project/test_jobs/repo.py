@@ -6,6 +6,7 @@ Jobs are named by functions and made when they are asked for: a run pod imports 
 from dagster import repository
 
 from dagster_test.test_project.test_jobs.faults import always_fail_graph, retry_graph
+from dagster_test.test_project.test_jobs.layers import layers_graph
 from dagster_test.test_project.test_jobs.patience import slow_graph, spin_forever_graph
 from dagster_test.test_project.test_jobs.platforms import in_run_pod, on_celery_k8s, on_k8s
 from dagster_test.test_project.test_jobs.pods import (
@@ -29,6 +30,7 @@ def demo_execution_repo():
         on_k8s(volume_mount_graph, "volume_mount_job_k8s"),
         on_k8s(resources_limit_graph, "resources_limit_job_k8s"),
         on_k8s(retry_graph, "retry_job_k8s"),
+        on_k8s(layers_graph, "layers_job_k8s"),
         on_celery_k8s(demo_graph, "demo_job_celery_k8s"),
         on_celery_k8s(
             resource_graph,

@@ -1,0 +1,69 @@
+//! What the chart is given for the pods and Services of the webserver, the daemon and the code server reaches them.
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use suite_support::Suite;
+use suite_support::cluster;
+use suite_support::expect::{only, only_container};
+use suite_support::jobs::CLUSTER_LIMIT;
+
+const ANNOTATION: &str = "dagster-integration-tests";
+const WEBSERVER: &str = "component=dagster-webserver";
+const DAEMON: &str = "component=dagster-daemon";
+const CODE_SERVER: &str = "component=user-deployments";
+
+async fn pod(pods: &Api<Pod>, labels: &str) -> anyhow::Result<Pod> {
+    let mut found = pods.list(&ListParams::default().labels(labels)).await?.items;
+    // A rollout's predecessor may be on its way out.
+    found.retain(cluster::is_running);
+    Ok(only(&found, labels).clone())
+}
+
+#[tokio::test]
+async fn annotations_are_on_every_pod_and_service() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    for (pods, labels, expected) in [
+        (suite.system_pods(), WEBSERVER, "webserver-pod-annotation"),
+        (suite.system_pods(), DAEMON, "daemon-pod-annotation"),
+        (suite.user_pods(), CODE_SERVER, "ucd-1-pod-annotation"),
+    ] {
+        let pod = pod(&pods, labels).await?;
+        let found = pod.annotations().get(ANNOTATION).map(String::as_str);
+        assert_eq!(found, Some(expected), "{labels}");
+    }
+    for (namespace, labels, expected) in [
+        (suite.contract.namespace("system")?, WEBSERVER, "webserver-svc-annotation"),
+        (suite.contract.namespace("user")?, CODE_SERVER, "ucd-1-svc-annotation"),
+    ] {
+        let services: Api<Service> = Api::namespaced(suite.client().clone(), namespace);
+        let mut services = services.list(&ListParams::default().labels(labels)).await?.items;
+        // Beside the chart's own there may be those of a forward.
+        services.retain(|service| service.annotations().contains_key(ANNOTATION));
+        let found = only(&services, labels).annotations().get(ANNOTATION).map(String::as_str);
+        assert_eq!(found, Some(expected), "{labels}");
+    }
+    Ok(())
+}
+
+/// What a variable is in the only container of a pod, as its process sees it; nothing where it is not set.
+async fn variable(pods: &Api<Pod>, labels: &str, name: &str) -> anyhow::Result<Option<String>> {
+    let pod = pod(pods, labels).await?;
+    let container = &only_container(&pod).name;
+    let seen = cluster::execute(pods, &pod.name_any(), container, &["printenv", name], CLUSTER_LIMIT).await?;
+    Ok((seen.code == 0).then(|| seen.stdout.trim().to_owned()))
+}
+
+#[tokio::test]
+async fn each_part_has_the_environment_that_it_was_given() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let (user, system) = (suite.user_pods(), suite.system_pods());
+    let of_webserver = variable(&system, WEBSERVER, "TEST_SET_ENV_VAR").await?;
+    assert_eq!(of_webserver.as_deref(), Some("test_webserver_env_var"));
+    assert_eq!(variable(&system, DAEMON, "TEST_SET_ENV_VAR").await?, None);
+    assert_eq!(variable(&user, CODE_SERVER, "TEST_SET_ENV_VAR").await?, None);
+    // A field of the pod.
+    let name = pod(&user, CODE_SERVER).await?.name_any();
+    assert_eq!(variable(&user, CODE_SERVER, "MY_POD_NAME").await?, Some(name));
+    Ok(())
+}
