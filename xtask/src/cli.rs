@@ -42,6 +42,11 @@ pub enum Command {
     /// Measures what we do beside what peers do
     #[command(subcommand)]
     Bench(Bench),
+    /// Writes what one would begin with
+    #[command(subcommand)]
+    New(New),
+    /// Prints what may stand in a file, as a JSON Schema for editors
+    Schema(Schema),
     /// Checks format and lints, runs the unit tests, then all suites: what CI runs
     Ci(Ci),
     /// Waits for the end of the run that started it, and cleans up if that was killed
@@ -94,6 +99,40 @@ pub struct K8sTest {
     /// Use the machine as it is: install, start and download nothing
     #[arg(long)]
     pub no_setup: bool,
+}
+
+/// `new`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum New {
+    /// Writes a suite under test-suites/ that deploys a chart
+    Suite(NewSuite),
+}
+
+/// `new suite`.
+#[derive(Args, Clone, Debug)]
+pub struct NewSuite {
+    /// The suite's name
+    pub name: String,
+    /// The folder of the chart that it deploys
+    #[arg(long, value_name = "PATH")]
+    pub chart: Utf8PathBuf,
+}
+
+/// `schema`.
+#[derive(Args, Clone, Debug)]
+pub struct Schema {
+    /// Of which file
+    #[arg(value_enum)]
+    pub file: SchemaOf,
+}
+
+/// The files with a schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// A suite.yaml, or what one is based on
+    Suite,
+    /// ci/images.yaml
+    Images,
 }
 
 /// `up`.

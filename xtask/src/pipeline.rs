@@ -188,7 +188,7 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     let groups = groups::form(&plan.suites, &selected)?;
     // What goes into one namespace of somebody else's goes there in turn.
     let places = if plan.existing_namespace.is_some() { 1 } else { plan.jobs };
-    let turns = Turns::new(&ground.cluster.client, groups.len(), places).await?;
+    let turns = Turns::new(&ground.cluster.client, groups.len(), places).await;
     let tests = Semaphore::new(plan.jobs.max(1));
     let scene = Scene { plan, ground: &ground, held: &held, turns: &turns, tests: &tests };
     let running = groups.iter().map(async |group| {

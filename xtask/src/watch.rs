@@ -9,9 +9,41 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+
+/// The pauses between attempts to watch again, from the first on.
+const AGAIN: Duration = Duration::from_millis(250);
+/// The longest of them: a run's few watches burden no API server, and what waits for one that was away should not wait for us.
+const AGAIN_MAX: Duration = Duration::from_secs(1);
+
+/// Pauses that double up to a second; kube's own go up to half a minute.
+#[derive(Clone, Debug)]
+pub struct Again(Duration);
+
+impl Default for Again {
+    fn default() -> Again {
+        Again(AGAIN)
+    }
+}
+
+impl Iterator for Again {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (2 * pause).min(AGAIN_MAX);
+        Some(pause)
+    }
+}
+
+impl Backoff for Again {
+    fn reset(&mut self) {
+        *self = Again::default();
+    }
+}
 
 /// The objects by name, as the API server last told.
 pub type Objects<K> = BTreeMap<String, K>;
@@ -42,7 +74,7 @@ where
 {
     let mut objects = Objects::new();
     let mut last_error = None;
-    let stream = watcher(api, config).default_backoff();
+    let stream = watcher(api, config).backoff(Again::default());
     let watching = follow(stream, &mut objects, |seen| match seen {
         Ok(objects) => decide(objects).map_or(ControlFlow::Continue(()), ControlFlow::Break),
         Err(error) => {

@@ -25,6 +25,8 @@ mod down;
 mod evidence;
 mod images;
 mod k8s_test;
+mod new;
+mod schema;
 mod times;
 mod up;
 
@@ -45,6 +47,8 @@ pub async fn run(command: Command, env: Env) -> Result<Exit> {
         Command::Times(args) => times::run(&args),
         Command::Corpus(args) => interruptible(corpus::run(&args, &env)).await,
         Command::Bench(args) => bench::run(&args, &env).await,
+        Command::New(args) => interruptible(new::run(&args, &env)).await,
+        Command::Schema(args) => schema::run(args.file),
         Command::Ci(args) => ci::run(&args, &env).await,
         Command::Reap(args) => crate::reaper::run(&args, &env).await,
     }

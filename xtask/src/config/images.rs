@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::existing;
@@ -12,7 +13,7 @@ use crate::exit::Exit;
 use crate::{fail, text};
 
 /// The file.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImagesFile {
     /// Name to image.
@@ -20,7 +21,7 @@ pub struct ImagesFile {
 }
 
 /// One image: built from a Dockerfile, or pulled, or made by a recipe where it cannot be pulled.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
     /// The reference to pull.
@@ -28,12 +29,15 @@ pub struct ImageSpec {
     pub pull: Option<String>,
     /// The folder with the build.sh that makes the image from packages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub recipe: Option<Utf8PathBuf>,
     /// The folder that is the build context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub build: Option<Utf8PathBuf>,
     /// The Dockerfile, relative to the context; default `Dockerfile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub dockerfile: Option<Utf8PathBuf>,
     /// Build arguments.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -43,6 +47,7 @@ pub struct ImageSpec {
     pub needs: BTreeMap<String, String>,
     /// A program in the context, run on the host before the build where images cannot be pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub offline: Option<Utf8PathBuf>,
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use indexmap::IndexMap;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::exit::Exit;
@@ -18,21 +19,34 @@ pub const FILE: &str = "suite.yaml";
 pub const DEFAULT_VARIANT: &str = "default";
 
 /// The file, or one variant in it, or the file that it is based on. A key given replaces the one of what it is laid over.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SuiteFile {
     /// A file of the same keys, for those that this one leaves out; its paths are relative to itself.
+    #[schemars(with = "Option<String>")]
     base: Option<Utf8PathBuf>,
+    /// Names from ci/images.yaml, built and brought to the nodes.
     images: Option<Vec<String>>,
+    /// Role to the prefix of its namespace's name; equal prefixes share a namespace.
     namespaces: Option<IndexMap<String, String>>,
+    /// Manifests, applied before the releases.
+    #[schemars(with = "Option<Vec<String>>")]
     fixtures: Option<Vec<Utf8PathBuf>>,
+    /// Helm releases, installed in this order.
     releases: Option<Vec<Release>>,
+    /// Ports of pods, brought to this machine, by name.
     forwards: Option<BTreeMap<String, Forward>>,
+    /// What the suite is run as; a key given in one replaces the suite's.
     variants: Option<IndexMap<String, Option<SuiteFile>>>,
+    /// The tests.
     run: Option<Run>,
+    /// How long all tests together may take, such as 20m.
     #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
     timeout: Option<Duration>,
+    /// How long one test may take, such as 5m.
     #[serde(default, deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
     test_timeout: Option<Duration>,
 }
 
@@ -67,23 +81,26 @@ pub struct Suite {
 }
 
 /// A Helm release.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
     /// Its name.
     pub name: String,
     /// The chart's folder.
+    #[schemars(with = "String")]
     pub chart: Utf8PathBuf,
     /// The role whose namespace it goes into.
     pub namespace: String,
     /// Values files, templates of the run; later ones win.
     #[serde(default)]
+    #[schemars(with = "Vec<String>")]
     pub values: Vec<Utf8PathBuf>,
     /// More arguments for `helm upgrade`.
     #[serde(default)]
     pub helm_args: Vec<String>,
     /// How long it may take until everything is ready.
     #[serde(default = "release_timeout", deserialize_with = "some_duration")]
+    #[schemars(with = "Option<String>")]
     pub timeout: Duration,
     /// How long a cause that keeps it from being ready may take to heal.
     #[serde(default)]
@@ -91,7 +108,7 @@ pub struct Release {
 }
 
 /// A port of a pod, brought to this machine.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Forward {
     /// The role whose namespace the pod is in.
@@ -105,11 +122,12 @@ pub struct Forward {
     pub probes: Vec<Probe>,
     /// How long that may take.
     #[serde(default = "probe_timeout", deserialize_with = "some_duration")]
+    #[schemars(with = "Option<String>")]
     pub timeout: Duration,
 }
 
 /// An HTTP request whose answer proves that a forward works.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Probe {
     /// The path, with its slash.
@@ -130,7 +148,7 @@ pub struct Probe {
 }
 
 /// How a suite's tests run.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(deny_unknown_fields, untagged)]
 pub enum Run {
     /// The test binaries of a cargo package of this workspace.

@@ -9,16 +9,13 @@ use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
-use kube::runtime::{WatchStreamExt, utils::Backoff, watcher};
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::time::{Instant, timeout_at};
 
 use crate::ready::verdict::is_ready;
 use crate::watch::{self, Objects};
-
-/// Between two attempts to watch again: one watch burdens no API server, and a rollout may go on meanwhile.
-const WATCH_AGAIN: Duration = Duration::from_millis(250);
 
 /// The pods of a selector; clones share the watch.
 #[derive(Clone, Debug)]
@@ -57,7 +54,7 @@ impl Pods {
     pub(super) fn watch(api: Api<Pod>, selector: &str) -> (Pods, impl Future<Output = ()> + use<>) {
         let (sender, seen) = channel(Seen::default());
         let config = watcher::Config::default().labels(selector);
-        let events = watcher::watcher(api, config).backoff(Steady);
+        let events = watcher::watcher(api, config).backoff(watch::Again::default());
         let work = async move {
             let mut pods = Objects::new();
             watch::follow(events, &mut pods, |pods| tell(&sender, pods)).await;
@@ -218,21 +215,6 @@ pub(super) async fn no_match(api: &Api<Pod>, namespace: &str, selector: &str) ->
     anyhow!(
         "no pod in the namespace {namespace} matches the selector {selector}{there}\n  correct `selector` in suite.yaml, or what the chart labels its pods with"
     )
-}
-
-/// Always the same pause.
-struct Steady;
-
-impl Iterator for Steady {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        Some(WATCH_AGAIN)
-    }
-}
-
-impl Backoff for Steady {
-    fn reset(&mut self) {}
 }
 
 #[cfg(test)]

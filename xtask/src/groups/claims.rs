@@ -42,6 +42,9 @@ pub(super) struct Resources {
 }
 
 impl Resources {
+    /// More than anybody asks for.
+    pub(super) const UNKNOWN: Resources = Resources { cpu: u64::MAX, memory: u64::MAX };
+
     pub(super) fn of(quantities: impl Fn(&str) -> Option<String>) -> Resources {
         let amount = |key: &str| quantities(key).and_then(|text| quantity(&text)).unwrap_or(0.0);
         // Not negative, and far from 2^53.

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
@@ -13,7 +13,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::claims::{Claims, Resources};
 use crate::events::Events;
-use crate::exit::{Exit, ExitWith, coded};
+use crate::exit::{Exit, coded};
 use crate::text;
 
 /// The turns of a run's groups.
@@ -68,20 +68,18 @@ impl Drop for Turn {
 }
 
 impl Turns {
-    /// Turns for so many `groups`, at most `places` of them at a time, in what the cluster has free now.
-    ///
-    /// # Errors
-    /// The cluster's nodes or pods cannot be listed; exit 3.
-    pub async fn new(client: &Client, groups: usize, places: usize) -> Result<Turns> {
-        Ok(Turns {
-            places: Arc::new(Semaphore::new(places.max(1))),
-            free: free(client)
-                .await
-                .context("look how much room the nodes have")
-                .or_exit(Exit::Environment)?,
-            waiting: groups.into(),
-            deployed: Arc::default(),
-        })
+    /// Turns for so many `groups`, at most `places` of them at a time, in what the cluster has free now; where that may not be
+    /// asked, the scheduler alone knows.
+    pub async fn new(client: &Client, groups: usize, places: usize) -> Turns {
+        let free = match groups {
+            0 | 1 => Resources::UNKNOWN,
+            _ => free(client).await.unwrap_or_else(|error| {
+                tracing::debug!("how much room the nodes have is not known: {error}");
+                Resources::UNKNOWN
+            }),
+        };
+        let places = Arc::new(Semaphore::new(places.max(1)));
+        Turns { places, free, waiting: groups.into(), deployed: Arc::default() }
     }
 
     /// Waits for a place for the group of this id.

@@ -224,7 +224,7 @@ fn told<K: Send + 'static>(
     let mut list = 0;
     let mut synced = false;
     watch
-        .default_backoff()
+        .backoff(crate::watch::Again::default())
         .map(move |told| {
             let mut said = Vec::new();
             let mut sync = |said: &mut Vec<Said>| {
