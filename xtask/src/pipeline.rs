@@ -17,7 +17,7 @@ use crate::config::{Guard, ImagesFile, Tools, Workspace};
 use crate::deploy::{self, Site};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
-use crate::groups::{self, Group, Turns};
+use crate::groups::{self, Group, History, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::{Delivered, Inventory, Looked, Push};
 use crate::images::{self, Built, Maker};
@@ -185,7 +185,10 @@ impl Session {
 pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     let (ground, selected) = ground(session, plan, select(session, plan)).await?;
     let held = deliver(session, plan, &ground).await?;
-    let groups = groups::form(&plan.suites, &selected)?;
+    let mut groups = groups::form(&plan.suites, &selected)?;
+    // The longest first: what is long and comes last is waited for alone.
+    let history = History::read(&session.workspace.runs());
+    groups.sort_by(|one, other| history.expect(other).total_cmp(&history.expect(one)));
     // What goes into one namespace of somebody else's goes there in turn.
     let places = if plan.existing_namespace.is_some() { 1 } else { plan.jobs };
     let turns = Turns::new(&ground.cluster.client, groups.len(), places).await;

@@ -80,7 +80,13 @@ struct Found {
 impl Found {
     fn read(rendered: &str) -> Result<Found> {
         let objects = objects(rendered)?;
-        let serves = objects.iter().filter_map(|object| served(object, &objects)).collect();
+        let mut serves: Vec<(String, String, u64)> = Vec::new();
+        for (name, selector, port) in objects.iter().filter_map(|object| served(object, &objects)) {
+            // A headless Service beside another leads to the same pods.
+            if !serves.iter().any(|known| (&known.1, known.2) == (&selector, port)) {
+                serves.push((name, selector, port));
+            }
+        }
         let images = manifest::images(rendered)?.into_iter().map(|named| named.image).collect();
         Ok(Found { serves, images })
     }
@@ -100,7 +106,7 @@ impl Found {
     }
 
     fn values(&self) -> String {
-        let mut values = "# Values for the chart; a template: {{ '{{ namespaces.main }}' }} is the namespace, {{ '{{ images[\"NAME\"].repository }}' }} and `.tag` are an image's.\n".to_owned();
+        let mut values = "{# Values for the chart, as a template: {{ namespaces.main }} is the namespace, {{ images[\"NAME\"].repository }} and\n   {{ images[\"NAME\"].tag }} are those of an image. What stands in such brackets is left out. #}\n".to_owned();
         if !self.images.is_empty() {
             values.push_str("# With its own values the chart names these images, which must be in the local Docker or be pulled:\n");
         }
@@ -146,6 +152,16 @@ mod tests {
     use super::*;
     use crate::config::SuiteFile;
 
+    fn facts() -> crate::template::Facts {
+        crate::template::Facts {
+            namespaces: Default::default(),
+            images: Default::default(),
+            run: crate::template::RunFacts { id: String::new() },
+            suite: String::new(),
+            variant: String::new(),
+        }
+    }
+
     const CHART: &str = "kind: Deployment\nspec: {template: {spec: {containers: [{image: 'web:1', ports: [{name: http, containerPort: 8080}]}]}}}\n---\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web, tier: front}, ports: [{port: 80, targetPort: http}]}\n---\nkind: Service\nmetadata: {name: outside}\nspec: {externalName: example.test}\n";
 
     #[test]
@@ -169,7 +185,7 @@ mod tests {
         assert_eq!(suite.releases[0].chart, chart);
         assert_eq!(suite.forwards["web"].port, 8080);
         assert!(found.script().contains("K8S_TEST_URL_WEB"));
-        // It is a template, in which the hint stands for itself.
-        assert!(found.values().contains("{{ '{{ namespaces.main }}' }}"));
+        let rendered = crate::template::render(FILE.into(), &found.values(), &facts()).unwrap();
+        assert_eq!(serde_yaml::from_str::<Value>(&rendered).unwrap(), Value::Null);
     }
 }

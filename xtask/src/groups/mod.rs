@@ -9,8 +9,10 @@ use crate::suites::Test;
 use crate::template;
 
 mod claims;
+mod history;
 mod turns;
 
+pub use history::History;
 pub use turns::{Turn, Turns};
 
 /// Suites that deploy the same and are tested against one deployment, each with its tests.
