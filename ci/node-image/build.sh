@@ -182,7 +182,7 @@ compile() {
 
 # go_build spends as little as it can: no debug information (stripping it in the linker alone leaves the work to the compiler),
 # no garbage collection in compilers that stay small, and no inlining in the bulk of the code: where a cluster is
-# busy, in the standard library, gRPC, protobuf and etcd, it stays.
+# busy, in the standard library, gRPC, golang.org's network code and etcd, it stays.
 go_build() {
     local module=$1 out=$2 settings=$3
     shift 3

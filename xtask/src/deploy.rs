@@ -8,6 +8,7 @@ use crate::cluster::Cluster;
 use crate::config::Suite;
 use crate::events::{Phase, TestResult};
 use crate::forward::{self, Forward};
+use crate::groups::{Turn, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::Inventory;
 use crate::namespaces::{self, Marks, Namespaces};
@@ -57,18 +58,26 @@ pub async fn namespaces(
 }
 
 impl<'a> Site<'a> {
-    /// Deploys all of the suite once `admit` lets what the charts render to; `held` is what the nodes hold.
+    /// Deploys all of the suite, when it is its turn beside others; `held` is what the nodes hold.
     ///
     /// # Errors
     /// Of the part that failed, with its exit code.
-    pub async fn deploy(
-        self,
-        held: &Inventory,
-        admit: impl AsyncFnOnce(&[&str]) -> Result<()>,
-    ) -> Result<Vec<Forward>> {
-        // Rendering touches nothing that fixtures make.
-        let (_, prepared) = tokio::try_join!(self.fixtures(), self.render())?;
-        admit(&prepared.iter().map(Prepared::manifest).collect::<Vec<_>>()).await?;
+    pub async fn deploy(self, held: &Inventory, turn: Option<(&Turns, &Turn)>) -> Result<Vec<Forward>> {
+        let prepared = match turn {
+            // Rendering touches nothing that fixtures make.
+            None => tokio::try_join!(self.fixtures(), self.render())?.1,
+            Some((turns, turn)) => {
+                let prepared = self.render().await?;
+                let fixtures = fixtures::render(self.suite, &self.facts())?;
+                let manifests =
+                    prepared.iter().map(Prepared::manifest).chain(fixtures.iter().map(String::as_str));
+                let manifests: Vec<&str> = manifests.collect();
+                let own: Vec<&str> = self.namespaces.by_role.values().map(String::as_str).collect();
+                turns.admit(turn, &manifests, &own, &self.session.events).await?;
+                self.fixtures().await?;
+                prepared
+            }
+        };
         let releases = self.install(&prepared, held).await?;
         let mut opening = Vec::new();
         for (name, spec) in &self.suite.forwards {

@@ -205,12 +205,12 @@ impl Events {
 
     /// Says something to know.
     pub fn note(&self, text: impl Into<String>) {
-        self.emit(&Event::Note(text.into()));
+        self.emit(&Event::Note(self.of_scope(text.into())));
     }
 
     /// Says something that may matter later.
     pub fn warn(&self, text: impl Into<String>) {
-        self.emit(&Event::Warning(text.into()));
+        self.emit(&Event::Warning(self.of_scope(text.into())));
     }
 
     /// Begins a step; it has failed when the value is dropped before [`Step::done`].
@@ -225,11 +225,16 @@ impl Events {
         self.begin(phase, what.into(), true)
     }
 
+    /// Says whose it is, unless it does already.
+    fn of_scope(&self, text: String) -> String {
+        match &self.scope {
+            Some(scope) if !text.starts_with(&**scope) => format!("{scope}: {text}"),
+            _ => text,
+        }
+    }
+
     fn begin(&self, phase: Phase, what: String, whole: bool) -> Step {
-        let what = match &self.scope {
-            Some(scope) if !what.starts_with(&**scope) => format!("{scope}: {what}"),
-            _ => what,
-        };
+        let what = self.of_scope(what);
         let (step, within) = {
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
             inner.steps += 1;

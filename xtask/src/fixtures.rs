@@ -36,7 +36,7 @@ pub async fn apply(
     let mut kinds = Kinds { client, known: HashMap::new() };
     let mut count = 0;
     for path in &suite.fixtures {
-        for mut object in read(path, facts)? {
+        for mut object in parse(path, &render_one(path, facts)?)? {
             let kind = object.types.as_ref().map_or_else(String::new, |types| types.kind.clone());
             let what = format!("{path}: {kind} {}", object.name_any());
             let (resource, capabilities) = kinds.of(&object).await.with_context(|| what.clone())?;
@@ -122,10 +122,17 @@ pub(crate) async fn apply_text(
     Ok(())
 }
 
-/// The objects of a manifest, rendered.
-fn read(path: &Utf8Path, facts: &Facts) -> Result<Vec<DynamicObject>> {
+/// The fixtures of `suite`, rendered.
+///
+/// # Errors
+/// One cannot be read or rendered; exit 2.
+pub fn render(suite: &Suite, facts: &Facts) -> Result<Vec<String>> {
+    suite.fixtures.iter().map(|path| render_one(path, facts)).collect()
+}
+
+fn render_one(path: &Utf8Path, facts: &Facts) -> Result<String> {
     let text = std::fs::read_to_string(path).with_context(|| format!("read {path}")).or_exit(Exit::Usage)?;
-    parse(path, &template::render(path, &text, facts)?)
+    template::render(path, &text, facts)
 }
 
 fn parse(path: &Utf8Path, text: &str) -> Result<Vec<DynamicObject>> {

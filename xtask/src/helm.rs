@@ -173,6 +173,9 @@ impl Helm {
     /// # Errors
     /// Chart.yaml cannot be read, or helm fails; its message.
     pub async fn build_dependencies(&self, chart: &Utf8Path) -> Result<bool> {
+        // Deployments of one chart begin at once, and helm puts the archives together in the chart's folder.
+        static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let _turn = ONE_AT_A_TIME.lock().await;
         let path = chart.join("Chart.yaml");
         let parsed: Chart = crate::config::load(&path)?;
         let present: Vec<String> = match chart.join("charts").read_dir_utf8() {

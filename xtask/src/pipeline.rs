@@ -9,7 +9,7 @@ use futures::future::join_all;
 use kind_client::Kind;
 use tokio::sync::Semaphore;
 
-use crate::cleanup::{self, Policy, Remover, Whose};
+use crate::cleanup::{self, Decision, Policy, Remover, Whose};
 use crate::cli::Keep;
 use crate::cluster::{self, Cluster};
 use crate::config::tools::Version;
@@ -17,7 +17,8 @@ use crate::config::{Guard, ImagesFile, Tools, Workspace};
 use crate::deploy::{self, Site};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
-use crate::groups::{self, Group, History, Turns};
+use crate::exit::Exit;
+use crate::groups::{self, Group, History, Refused, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::{Delivered, Inventory, Looked, Push};
 use crate::images::{self, Built, Maker};
@@ -194,32 +195,36 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     let turns = Turns::new(&ground.cluster.client, groups.len(), places).await;
     let tests = Semaphore::new(plan.jobs.max(1));
     let scene = Scene { plan, ground: &ground, held: &held, turns: &turns, tests: &tests };
+    let several = groups.len() > 1;
     let running = groups.iter().map(async |group| {
-        let scoped = match groups.len() {
-            1 => session.clone(),
-            _ => Session { events: session.events.scoped(&group.first().id()), ..session.clone() },
+        let scoped = match several {
+            false => session.clone(),
+            true => Session { events: session.events.scoped(&group.first().id()), ..session.clone() },
         };
-        run_group(&scoped, scene, group).await.map_err(|error| {
+        run_group(&scoped, scene, group, several).await.map_err(|error| {
             // The first line of a message is the cause; with one group nobody asks which.
-            match groups.len() {
-                1 => error,
-                _ => error.context(format!("suite {}", group.id())),
-            }
+            if several { error.context(format!("suite {}", group.id())) } else { error }
         })
     });
     let mut results = Vec::new();
-    let mut failure = None;
-    for ended in join_all(running).await {
+    let mut failures = Vec::new();
+    for (group, ended) in groups.iter().zip(join_all(running).await) {
         match ended {
             Ok(tests) => results.extend(tests),
             Err(error) => {
-                if let Some(first) = failure.replace(error) {
-                    session.events.warn(crate::exit::message(&first));
-                }
+                let place = plan.suites.iter().position(|suite| suite.id() == group.first().id());
+                failures.push((error.is::<Refused>(), place, error));
             }
         }
     }
-    failure.map_or(Ok(results), Err)
+    // What kept another from being deployed comes before that; else the order is the plan's, not that of past times.
+    failures.sort_by_key(|(refused, place, _)| (*refused, *place));
+    let mut failures = failures.into_iter().map(|(.., error)| error);
+    let Some(first) = failures.next() else { return Ok(results) };
+    for other in failures {
+        session.events.warn(crate::exit::message(&other));
+    }
+    Err(first)
 }
 
 /// What all groups run with.
@@ -321,21 +326,25 @@ pub async fn select(session: &Session, plan: &Plan) -> Result<Vec<Vec<Test>>> {
 }
 
 /// Deploys what the suites of a group share, runs the tests of all, and makes room for the next where all passed.
-async fn run_group(session: &Session, scene: Scene<'_>, group: &Group<'_>) -> Result<Vec<TestResult>> {
+async fn run_group(
+    session: &Session,
+    scene: Scene<'_>,
+    group: &Group<'_>,
+    several: bool,
+) -> Result<Vec<TestResult>> {
     let Scene { plan, ground, held, turns, tests: places } = scene;
     let suite = group.first();
     let turn = turns.take(&group.id()).await?;
-    if let [_, others @ ..] = group.0.as_slice()
-        && !others.is_empty()
-    {
-        let others = others.iter().map(|(suite, _)| suite.id()).collect::<Vec<_>>().join(", ");
+    let others = group.0.iter().skip(1).map(|(suite, _)| suite.id()).collect::<Vec<_>>().join(", ");
+    if !others.is_empty() {
         session.events.note(format!("{} deploys what {others} deploys too: once for all", suite.id()));
     }
     let namespaces = deploy::namespaces(session, plan, &ground.cluster, suite).await?;
     let site = Site { session, plan, suite, ground, namespaces: &namespaces };
     let run = async {
-        let admit = async |manifests: &[&str]| turns.admit(&turn, manifests, &session.events).await;
-        let forwards = site.deploy(held, admit).await?;
+        // In a namespace of somebody else's the groups follow each other, each in place of the one before.
+        let turn = (several && namespaces.ours).then_some((turns, &turn));
+        let forwards = site.deploy(held, turn).await?;
         let tests = group.0.iter().map(async |(suite, tests)| {
             let site = Site { suite, ..site };
             site.test(&forwards, &Vec::from_iter(*tests), places).await
@@ -343,21 +352,36 @@ async fn run_group(session: &Session, scene: Scene<'_>, group: &Group<'_>) -> Re
         Ok(join_all(tests).await.into_iter().collect::<Result<Vec<_>>>()?.concat())
     };
     let results: Result<Vec<TestResult>> = run.await;
-    let passed = results.as_ref().is_ok_and(|all| !all.iter().any(|test| test.outcome.is_failure()));
-    // What failed is looked at when the run ends; what nobody waits for goes with the rest.
-    if !passed || plan.keep == Keep::Always || plan.bundle {
-        turn.leave_in_place();
-    } else if turns.is_awaited() {
-        remove_group(session, plan, ground, &namespaces).await;
+    let exit = match &results {
+        Err(error) => Exit::of(error),
+        Ok(all) if all.iter().any(|test| test.outcome.is_failure()) => Exit::TestsFailed,
+        Ok(_) => Exit::Passed,
+    };
+    // What nobody waits for goes with the rest at the end.
+    if exit != Exit::Passed {
+        turn.leave_in_place(exit, "which failed and stays until the end for the bundle");
+    } else if plan.keep == Keep::Always || plan.bundle {
+        turn.leave_in_place(
+            Exit::NotReady,
+            "which stays until the end because of --keep or --bundle; leave that out",
+        );
+    } else if turns.is_awaited()
+        && namespaces.ours
+        && let Err(left) = remove_group(session, plan, ground, &namespaces).await
+    {
+        session.events.warn(crate::exit::message(&left));
+        turn.leave_in_place(Exit::Leftovers, "which could not be removed");
     }
     results
 }
 
-/// Removes the namespaces of a group and the releases in them; what is left of them is told and removed at the end.
-async fn remove_group(session: &Session, plan: &Plan, ground: &Ground, namespaces: &Namespaces) {
-    if !namespaces.ours {
-        return;
-    }
+/// Removes the namespaces of a group and the releases in them.
+async fn remove_group(
+    session: &Session,
+    plan: &Plan,
+    ground: &Ground,
+    namespaces: &Namespaces,
+) -> Result<()> {
     let is_of_group = |name: &String| namespaces.by_role.values().any(|of_group| of_group == name);
     let mut made = session.ledger.made();
     made.namespaces.retain(is_of_group);
@@ -372,10 +396,10 @@ async fn remove_group(session: &Session, plan: &Plan, ground: &Ground, namespace
         cache: &session.env.cache,
         events: &session.events,
     };
-    if cleanup::remove_objects(&remover, &made).await.is_empty() {
-        session.ledger.record(|all| {
-            all.namespaces.retain(|name| !is_of_group(name));
-            all.releases.retain(|release| !is_of_group(&release.namespace));
-        });
-    }
+    cleanup::clean_up(&remover, &Policy::of(plan), &made, &Decision::RemoveObjects).await?;
+    session.ledger.record(|all| {
+        all.namespaces.retain(|name| !is_of_group(name));
+        all.releases.retain(|release| !is_of_group(&release.namespace));
+    });
+    Ok(())
 }

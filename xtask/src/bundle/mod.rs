@@ -16,6 +16,8 @@ use crate::text;
 mod collect;
 mod redact;
 
+pub(crate) use redact::by_shape;
+
 use redact::Redactor;
 
 /// How long asking the cluster for one kind of thing may take.

@@ -140,8 +140,11 @@ async fn delete_namespace(client: &Client, name: &str, whose: Whose<'_>) -> Resu
     if found.metadata.deletion_timestamp.is_some() {
         return Ok(terminating::explain(&found, Timestamp::now()));
     }
-    gone(api.delete(name, &this(&found.metadata, whose, DeleteParams::background())).await)?;
-    hurry_pods(client, name).await;
+    let deleted = api.delete(name, &this(&found.metadata, whose, DeleteParams::background())).await;
+    if deleted.is_ok() {
+        hurry_pods(client, name).await;
+    }
+    gone(deleted)?;
     Ok(None)
 }
 

@@ -93,13 +93,14 @@ impl Found {
 
     fn file(&self, name: &str, chart: &Utf8Path) -> String {
         let mut file = format!(
-            "{SCHEMA}# What the suite is about.\n# Names from ci/images.yaml, which the run builds and brings to the nodes; values.yaml says where they go.\nimages: []\n# Role: prefix of a namespace that is made for the run.\nnamespaces: {{main: {name}}}\nreleases:\n  - name: {name}\n    chart: {chart}\n    namespace: main\n    values: [values.yaml]\n"
+            "{SCHEMA}# What the suite is about.\n# Names from ci/images.yaml, which the run builds and brings to the nodes; values.yaml says where they go.\nimages: []\n# Role: prefix of a namespace that is made for the run.\nnamespaces: {{main: \"{name}\"}}\nreleases:\n  - name: \"{name}\"\n    chart: \"{chart}\"\n    namespace: main\n    values: [values.yaml]\n"
         );
         if !self.serves.is_empty() {
             file.push_str("# Brought to this machine, each to a port of its own; `probes` would prove that it answers.\nforwards:\n");
         }
         for (name, selector, port) in &self.serves {
-            let _ = writeln!(file, "  {name}: {{namespace: main, selector: \"{selector}\", port: {port}}}");
+            let _ =
+                writeln!(file, "  \"{name}\": {{namespace: main, selector: \"{selector}\", port: {port}}}");
         }
         file.push_str("# Any command, whose status 0 means passed, or `tests: PACKAGE` for a cargo package of this workspace.\nrun: {command: [sh, run.sh]}\n");
         file
@@ -134,9 +135,13 @@ fn served(service: &Value, objects: &[Value]) -> Option<(String, String, u64)> {
     let target = if port["targetPort"].is_null() { &port["port"] } else { &port["targetPort"] };
     let number = target.as_u64().or_else(|| {
         let named = target.as_str()?;
-        let containers = objects
-            .iter()
-            .filter_map(|object| object["spec"]["template"]["spec"]["containers"].as_sequence());
+        let selected = |object: &&Value| {
+            let labels = &object["spec"]["template"]["metadata"]["labels"];
+            selector.iter().all(|(key, value)| key.as_str().is_some_and(|key| labels[key] == *value))
+        };
+        let templates = objects.iter().filter(selected);
+        let containers =
+            templates.filter_map(|object| object["spec"]["template"]["spec"]["containers"].as_sequence());
         let mut ports =
             containers.flatten().filter_map(|container| container["ports"].as_sequence()).flatten();
         ports.find(|port| port["name"].as_str() == Some(named))?["containerPort"].as_u64()
@@ -162,7 +167,7 @@ mod tests {
         }
     }
 
-    const CHART: &str = "kind: Deployment\nspec: {template: {spec: {containers: [{image: 'web:1', ports: [{name: http, containerPort: 8080}]}]}}}\n---\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web, tier: front}, ports: [{port: 80, targetPort: http}]}\n---\nkind: Service\nmetadata: {name: outside}\nspec: {externalName: example.test}\n";
+    const CHART: &str = "kind: Deployment\nspec: {template: {metadata: {labels: {app: other}}, spec: {containers: [{image: 'web:1', ports: [{name: http, containerPort: 9090}]}]}}}\n---\nkind: Deployment\nspec: {template: {metadata: {labels: {app: web, tier: front}}, spec: {containers: [{image: 'web:1', ports: [{name: http, containerPort: 8080}]}]}}}\n---\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web, tier: front}, ports: [{port: 80, targetPort: http}]}\n---\nkind: Service\nmetadata: {name: outside}\nspec: {externalName: example.test}\n";
 
     #[test]
     fn what_a_chart_serves_is_forwarded() {

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use schemars::schema_for;
+use serde_json::Value;
 
 use crate::cli::SchemaOf;
 use crate::config::{ImagesFile, SuiteFile};
@@ -16,11 +17,28 @@ pub(super) fn run(file: SchemaOf) -> Result<Exit> {
 }
 
 fn schema(file: SchemaOf) -> Result<String> {
-    let schema = match file {
+    let mut schema = match file {
         SchemaOf::Suite => schema_for!(SuiteFile),
         SchemaOf::Images => schema_for!(ImagesFile),
-    };
+    }
+    .to_value();
+    forget_defaults(&mut schema);
     Ok(serde_json::to_string_pretty(&schema)? + "\n")
+}
+
+/// Takes the defaults away: editors would write them out, and durations among them in another form than files have.
+fn forget_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(keys) => {
+            // A property may have this name too; what is then below it is a schema.
+            if keys.get("default").is_none_or(|default| default.get("type").is_none()) {
+                keys.remove("default");
+            }
+            keys.values_mut().for_each(forget_defaults);
+        }
+        Value::Array(values) => values.iter_mut().for_each(forget_defaults),
+        _ => {}
+    }
 }
 
 #[cfg(test)]

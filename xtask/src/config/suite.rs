@@ -286,7 +286,12 @@ impl SuiteFile {
             timeout: file.timeout.unwrap_or(Duration::from_secs(20 * 60)),
             test_timeout: file.test_timeout.unwrap_or(Duration::from_secs(5 * 60)),
         };
-        suite.check(&path)?;
+        // What is wrong may stand in either.
+        let named_in = suite
+            .base
+            .as_ref()
+            .map_or_else(|| path.clone(), |base| format!("{path}, based on {base}").into());
+        suite.check(&named_in)?;
         Ok(suite)
     }
 }

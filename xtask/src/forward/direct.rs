@@ -64,17 +64,26 @@ struct Inner {
 #[derive(Default)]
 struct Shown {
     /// By the pod's uid, where they pass connections on to it.
-    pods: BTreeMap<String, Arc<[SocketAddr]>>,
+    pods: BTreeMap<String, Way>,
     /// By the pod's uid, why they do not.
     failures: BTreeMap<String, String>,
 }
 
+/// A way to a pod.
+#[derive(Clone)]
+struct Way {
+    /// The pod's address, to which the nodes pass on.
+    pod: IpAddr,
+    /// The ports on the nodes.
+    nodes: Arc<[SocketAddr]>,
+}
+
 impl Shown {
-    /// Forgets the pods that are not `known`; gives whether there were any.
-    fn forget(&mut self, known: impl Fn(&str) -> bool) -> bool {
+    /// Forgets the pods that are not `known`, which is told their address; gives whether there were any.
+    fn forget(&mut self, known: impl Fn(&str, Option<IpAddr>) -> bool) -> bool {
         let before = self.pods.len();
-        self.pods.retain(|uid, _| known(uid));
-        self.failures.retain(|uid, _| known(uid));
+        self.pods.retain(|uid, way| known(uid, Some(way.pod)));
+        self.failures.retain(|uid, _| known(uid, None));
         self.pods.len() < before
     }
 }
@@ -114,7 +123,11 @@ impl Direct {
             let seen = pods.seen();
             // Of a new pod that will not be the first to become ready nothing has to be known.
             let wanted: Vec<&Target> = seen.ready.first().into_iter().chain(seen.coming.first()).collect();
-            self.0.seen.send_if_modified(|shown| shown.forget(|uid| seen.of(uid).is_some()));
+            // A pod whose sandbox is made anew keeps its uid and gets another address.
+            let known = |uid: &str, address: Option<IpAddr>| {
+                seen.of(uid).is_some_and(|pod| address.is_none() || pod.address == address)
+            };
+            self.0.seen.send_if_modified(|shown| shown.forget(known));
             at_work.retain(|uid, work| {
                 let keep = wanted.iter().any(|pod| pod.uid == *uid);
                 if !keep {
@@ -135,38 +148,53 @@ impl Direct {
         }
     }
 
-    /// Waits until the nodes pass connections on to `pod`, which is ready.
+    /// Waits until the nodes pass connections on to one of the pods that are ready.
     ///
     /// # Errors
     /// Why they do not in time.
-    pub(super) async fn reaches(&self, pod: &Target) -> Result<()> {
-        let mut seen = self.0.seen.subscribe();
-        let shown = seen.wait_for(|shown| shown.pods.contains_key(&pod.uid));
-        if timeout(PROGRAMMED, shown).await.is_ok() {
+    pub(super) async fn reaches(&self, mut pods: Pods) -> Result<()> {
+        let mut shown = self.0.seen.subscribe();
+        let reached = async {
+            loop {
+                let ready = pods.seen().ready;
+                if ready.iter().any(|pod| shown.borrow_and_update().pods.contains_key(&pod.uid)) {
+                    return;
+                }
+                tokio::select! {
+                    () = pods.changed() => {}
+                    _ = shown.changed() => {}
+                }
+            }
+        };
+        if timeout(PROGRAMMED, reached).await.is_ok() {
             return Ok(());
         }
-        let failure = self.0.seen.borrow().failures.get(&pod.uid).cloned();
-        bail!(failure.unwrap_or_else(|| format!("pod {} got no port on the nodes", pod.name)))
+        let failure = self.0.seen.borrow().failures.values().next().cloned();
+        bail!(failure.unwrap_or_else(|| "the nodes gave no port".to_owned()))
     }
 
     /// Makes the Service of `pod`, or takes the one that is there, and waits until the nodes pass connections on; before it
     /// is ready that takes as long as its program takes to listen.
     async fn show(self, pod: Target, mut pods: Pods) {
         let port = self.insist(&pod, || self.service(&pod)).await;
-        let address = pods.address(&pod.uid).await;
-        self.insist(&pod, || self.endpoint(&pod, address)).await;
-        let addresses: Arc<[SocketAddr]> =
-            self.0.nodes.iter().map(|node| SocketAddr::new(*node, port)).collect();
+        let nodes: Arc<[SocketAddr]> = self.0.nodes.iter().map(|node| SocketAddr::new(*node, port)).collect();
+        let mut led_to = None;
         for attempt in 0.. {
-            match connect(&addresses, attempt).await {
+            let address = pods.address(&pod.uid).await;
+            if led_to != Some(address) {
+                self.insist(&pod, || self.endpoint(&pod, address)).await;
+                led_to = Some(address);
+            }
+            match connect(&nodes, attempt).await {
                 Ok(_) => break,
                 Err(error) => self.failed(&pod, &error),
             }
             sleep(LOOK_AGAIN).await;
         }
+        let Some(address) = led_to else { return };
         self.0.seen.send_modify(|shown| {
             shown.failures.remove(&pod.uid);
-            shown.pods.insert(pod.uid.clone(), addresses);
+            shown.pods.insert(pod.uid.clone(), Way { pod: address, nodes });
         });
     }
 
@@ -279,7 +307,7 @@ impl Dial for Direct {
             pods.iter().find_map(|pod| shown.pods.get(&pod.uid).cloned())
         };
         match shown {
-            Some(addresses) => connect(&addresses, attempt).await,
+            Some(way) => connect(&way.nodes, attempt).await,
             None => Err(anyhow!("the nodes do not know the ready pods yet")),
         }
     }

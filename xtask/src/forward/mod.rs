@@ -138,7 +138,7 @@ impl Opening {
             .with_context(what)
             .or_exit(Exit::NotReady)?;
 
-        let way = choose(place, &name, &spec, direct, &ready).await.with_context(what)?;
+        let way = choose(place, &name, &spec, direct, &pods, &ready).await.with_context(what)?;
         step.done(way.describe());
         tasks.spawn(way.api.clone().keep_ahead(pods.clone()));
         let trouble = Trouble::default();
@@ -181,13 +181,14 @@ async fn choose(
     name: &str,
     spec: &Spec,
     direct: Option<Result<(Direct, AbortHandle)>>,
+    pods: &Pods,
     ready: &[Target],
 ) -> Result<Way> {
     let namespace = &place.namespaces.by_role[&spec.namespace];
     let api = Api::new(place.cluster.client.clone(), namespace, spec.port);
     let direct = match (direct, place.way) {
         (Some(Ok((direct, following))), _) => {
-            let reached = direct.reaches(&ready[0]).await;
+            let reached = direct.reaches(pods.clone()).await;
             if reached.is_err() {
                 following.abort();
             }

@@ -90,16 +90,21 @@ fn quantity(text: &str) -> Option<f64> {
 }
 
 impl Claims {
-    /// Adds what a rendered manifest claims.
+    /// Adds what a rendered manifest claims, beside what it puts into `namespaces`.
     ///
     /// # Errors
     /// It is no YAML.
-    pub(super) fn add(&mut self, manifest: &str) -> Result<()> {
+    pub(super) fn add(&mut self, manifest: &str, namespaces: &[&str]) -> Result<()> {
         for object in objects(manifest)? {
             let kind = text(&object, &["kind"]).unwrap_or_default();
             if CLUSTER_WIDE.contains(&kind) {
                 let name = text(&object, &["metadata", "name"]).unwrap_or_default();
                 self.sole.insert(format!("the {kind} {name}"));
+            } else if let Some(namespace) = text(&object, &["metadata", "namespace"])
+                && !namespaces.contains(&namespace)
+            {
+                let name = text(&object, &["metadata", "name"]).unwrap_or_default();
+                self.sole.insert(format!("the {kind} {name} in the namespace {namespace}"));
             }
             everywhere(&object, &mut |key, value| match (key, value) {
                 ("nodePort" | "hostPort", Value::Number(port)) => {
@@ -164,14 +169,18 @@ mod tests {
         let mut claims = Claims::default();
         claims
             .add(
-                "kind: ClusterRole\nmetadata: {name: reader}\n---\nkind: Role\nmetadata: {name: reader}\n---\nkind: Service\nspec: {ports: [{nodePort: 30080}]}\n---\nkind: Deployment\nspec: {template: {spec: {volumes: [{hostPath: {path: /var/x}}]}}}\n",
+                "kind: ClusterRole\nmetadata: {name: reader}\n---\nkind: Role\nmetadata: {name: reader}\n---\nkind: Service\nspec: {ports: [{nodePort: 30080}]}\n---\nkind: Deployment\nspec: {template: {spec: {volumes: [{hostPath: {path: /var/x}}]}}}\n---\nkind: Role\nmetadata: {name: leader, namespace: kube-system}\n---\nkind: Role\nmetadata: {name: own, namespace: mine}\n",
+                &["mine"],
             )
             .unwrap();
         let sole: Vec<&str> = claims.sole.iter().map(String::as_str).collect();
-        assert_eq!(
-            sole,
-            ["the ClusterRole reader", "the folder /var/x of the nodes", "the port 30080 of the nodes"]
-        );
+        let expected = [
+            "the ClusterRole reader",
+            "the Role leader in the namespace kube-system",
+            "the folder /var/x of the nodes",
+            "the port 30080 of the nodes",
+        ];
+        assert_eq!(sole, expected);
     }
 
     #[test]
@@ -180,6 +189,7 @@ mod tests {
         claims
             .add(
                 "kind: Deployment\nspec: {replicas: 2, template: {spec: {containers: [{resources: {requests: {cpu: 50m, memory: 1Mi}}}, {resources: {requests: {cpu: 1}}}]}}}\n---\nkind: Pod\nspec: {containers: [{}]}\n",
+                &[],
             )
             .unwrap();
         assert_eq!(claims.asks, Resources { cpu: 2100, memory: 2 * 1024 * 1024 });

@@ -13,7 +13,7 @@ mod history;
 mod turns;
 
 pub use history::History;
-pub use turns::{Turn, Turns};
+pub use turns::{Refused, Turn, Turns};
 
 /// Suites that deploy the same and are tested against one deployment, each with its tests.
 #[derive(Debug)]

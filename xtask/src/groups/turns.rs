@@ -1,10 +1,11 @@
 //! Which groups are deployed at a time: as many as there are jobs, as the nodes have room for, and none that needs what
 //! another has for itself.
 
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
@@ -21,50 +22,79 @@ pub struct Turns {
     /// Places for groups; one is left to a group until it is removed.
     places: Arc<Semaphore>,
     free: Resources,
-    /// Groups that have not come to their turn.
-    waiting: AtomicUsize,
-    deployed: Arc<Deployed>,
+    state: Arc<State>,
 }
 
 #[derive(Default)]
-struct Deployed {
-    now: Mutex<Vec<(String, Claims)>>,
-    /// Failed ones, which stay for whoever wants to look.
-    stay: Mutex<Vec<String>>,
+struct State {
+    /// Groups that are deployed, or about to be.
+    deployed: Mutex<Vec<Deployed>>,
+    /// Groups that have not come to that.
+    waiting: AtomicUsize,
     changed: Notify,
 }
 
-impl Deployed {
-    fn now(&self) -> MutexGuard<'_, Vec<(String, Claims)>> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+struct Deployed {
+    id: String,
+    claims: Claims,
+    /// Why it stays until the run's end, where it does.
+    stays: Option<(Exit, &'static str)>,
+}
 
-    fn stay(&self) -> MutexGuard<'_, Vec<String>> {
-        self.stay.lock().unwrap_or_else(PoisonError::into_inner)
+impl State {
+    fn deployed(&self) -> MutexGuard<'_, Vec<Deployed>> {
+        self.deployed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A group's turn, until it is dropped.
 pub struct Turn {
     id: String,
-    deployed: Arc<Deployed>,
+    state: Arc<State>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Turn {
-    /// Leaves what was deployed in place, with all that it claims.
-    pub fn leave_in_place(&self) {
-        self.deployed.stay().push(self.id.clone());
+    /// Leaves what was deployed in place until the run's end, with all that it claims; `why` continues a sentence on it, and
+    /// `exit` is what becomes of a group that needs the same.
+    pub fn leave_in_place(&self, exit: Exit, why: &'static str) {
+        for deployed in self.state.deployed().iter_mut().filter(|deployed| deployed.id == self.id) {
+            deployed.stays = Some((exit, why));
+        }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        if !self.deployed.stay().contains(&self.id) {
-            self.deployed.now().retain(|(id, _)| *id != self.id);
+        let mut deployed = self.state.deployed();
+        if !deployed.iter().any(|deployed| deployed.id == self.id) {
+            // It has failed before it came to its turn.
+            self.state.waiting.fetch_sub(1, Ordering::Relaxed);
         }
-        self.deployed.changed.notify_waiters();
+        deployed.retain(|deployed| deployed.id != self.id || deployed.stays.is_some());
+        drop(deployed);
+        self.state.changed.notify_waiters();
     }
+}
+
+/// Stands in an error: a group is not deployed, because another has what it needs and stays.
+#[derive(Debug)]
+pub struct Refused;
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not deployed")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// What stands in a group's way.
+enum Obstacle {
+    /// It will go away.
+    Passing(String),
+    /// It stays.
+    Lasting(Exit, String),
 }
 
 impl Turns {
@@ -78,8 +108,8 @@ impl Turns {
                 Resources::UNKNOWN
             }),
         };
-        let places = Arc::new(Semaphore::new(places.max(1)));
-        Turns { places, free, waiting: groups.into(), deployed: Arc::default() }
+        let state = State { waiting: groups.into(), ..State::default() };
+        Turns { places: Arc::new(Semaphore::new(places.max(1))), free, state: Arc::new(state) }
     }
 
     /// Waits for a place for the group of this id.
@@ -88,31 +118,37 @@ impl Turns {
     /// Never; a run that ends drops it.
     pub async fn take(&self, id: &str) -> Result<Turn> {
         let place = self.places.clone().acquire_owned().await?;
-        Ok(Turn { id: id.to_owned(), deployed: self.deployed.clone(), _place: place })
+        Ok(Turn { id: id.to_owned(), state: self.state.clone(), _place: place })
     }
 
-    /// Waits until nothing stands in the way of what `manifests` deploy.
+    /// Waits until nothing stands in the way of what `manifests` deploy, which is into `namespaces`.
     ///
     /// # Errors
-    /// A manifest is no YAML, exit 2; or what it needs is held by a deployment that failed and stays, exit 4.
-    pub async fn admit(&self, turn: &Turn, manifests: &[&str], events: &Events) -> Result<()> {
+    /// A manifest is no YAML, exit 2; or what it needs is held by a deployment that stays: [`Refused`].
+    pub async fn admit(
+        &self,
+        turn: &Turn,
+        manifests: &[&str],
+        namespaces: &[&str],
+        events: &Events,
+    ) -> Result<()> {
         let mut claims = Claims::default();
         for manifest in manifests {
-            claims.add(manifest)?;
+            claims.add(manifest, namespaces)?;
         }
         let mut told = false;
         loop {
-            let changed = self.deployed.changed.notified();
-            let Some((obstacle, of)) = self.obstacle(&turn.id, &claims) else { return Ok(()) };
-            if of.is_some_and(|of| self.deployed.stay().contains(&of)) {
-                return Err(coded(
-                    Exit::NotReady,
-                    anyhow::anyhow!("not deployed: {obstacle}, which failed and stays for you to look at"),
-                ));
-            }
-            if !told {
-                events.note(format!("{} waits: {obstacle}", turn.id));
-                told = true;
+            let changed = self.state.changed.notified();
+            match self.obstacle(&turn.id, &claims) {
+                None => return Ok(()),
+                Some(Obstacle::Lasting(exit, why)) => {
+                    return Err(coded(exit, anyhow!(why)).context(Refused));
+                }
+                Some(Obstacle::Passing(why)) if !told => {
+                    events.note(format!("{} waits: {why}", turn.id));
+                    told = true;
+                }
+                Some(Obstacle::Passing(_)) => {}
             }
             changed.await;
         }
@@ -121,26 +157,31 @@ impl Turns {
     /// Whether a group is still to be deployed.
     #[must_use]
     pub fn is_awaited(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
+        self.state.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// What stands in the way, and whose it is; without an obstacle the claims are the group's from now on.
-    fn obstacle(&self, id: &str, claims: &Claims) -> Option<(String, Option<String>)> {
-        let mut now = self.deployed.now();
-        for (other, theirs) in &*now {
-            if let Some(both) = claims.sole.intersection(&theirs.sole).next() {
-                return Some((format!("{both} belongs to {other}"), Some(other.clone())));
+    /// What stands in the way; without an obstacle the claims are the group's from now on.
+    fn obstacle(&self, id: &str, claims: &Claims) -> Option<Obstacle> {
+        let mut deployed = self.state.deployed();
+        for other in &*deployed {
+            if let Some(both) = claims.sole.intersection(&other.claims.sole).next() {
+                let why = format!("{both} belongs to {}", other.id);
+                return Some(match other.stays {
+                    Some((exit, stays)) => Obstacle::Lasting(exit, format!("{why}, {stays}")),
+                    None => Obstacle::Passing(why),
+                });
             }
         }
-        let asked = now.iter().fold(Resources::default(), |sum, (_, theirs)| sum.plus(theirs.asks));
+        let asked = deployed.iter().fold(Resources::default(), |sum, other| sum.plus(other.claims.asks));
         let left = self.free.minus(asked);
-        // One that fits nowhere is for the scheduler to refuse, with its words.
-        if !now.is_empty() && !left.holds(claims.asks) {
+        // Where nobody will make room, it is for the scheduler to refuse, with its words.
+        if deployed.iter().any(|other| other.stays.is_none()) && !left.holds(claims.asks) {
             let show = |of: Resources| format!("{} m of processors and {}", of.cpu, text::bytes(of.memory));
-            return Some((format!("it asks for {}, free are {}", show(claims.asks), show(left)), None));
+            let why = format!("it asks for {}, free are {}", show(claims.asks), show(left));
+            return Some(Obstacle::Passing(why));
         }
-        now.push((id.to_owned(), claims.clone()));
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        deployed.push(Deployed { id: id.to_owned(), claims: claims.clone(), stays: None });
+        self.state.waiting.fetch_sub(1, Ordering::Relaxed);
         None
     }
 }
@@ -176,12 +217,8 @@ mod tests {
 
     fn turns(places: usize, memory: u64) -> Turns {
         let free = Resources { cpu: 4000, memory };
-        Turns {
-            places: Arc::new(Semaphore::new(places)),
-            free,
-            waiting: AtomicUsize::new(2),
-            deployed: Arc::default(),
-        }
+        let state = State { waiting: AtomicUsize::new(2), ..State::default() };
+        Turns { places: Arc::new(Semaphore::new(places)), free, state: Arc::new(state) }
     }
 
     fn pod(memory: u64) -> String {
@@ -196,9 +233,9 @@ mod tests {
         let events = Events::new(Vec::new());
         let one = turns.take("one").await.unwrap();
         let two = turns.take("two").await.unwrap();
-        turns.admit(&one, &[&pod(MIB)], &events).await.unwrap();
+        turns.admit(&one, &[&pod(MIB)], &[], &events).await.unwrap();
         assert!(turns.is_awaited());
-        turns.admit(&two, &[&pod(MIB)], &events).await.unwrap();
+        turns.admit(&two, &[&pod(MIB)], &[], &events).await.unwrap();
         assert!(!turns.is_awaited());
         assert!(turns.take("three").now_or_never().is_none());
         drop(one);
@@ -211,32 +248,47 @@ mod tests {
         let events = Events::new(Vec::new());
         let one = turns.take("one").await.unwrap();
         let two = turns.take("two").await.unwrap();
-        turns.admit(&one, &[ROLE], &events).await.unwrap();
-        assert!(turns.admit(&two, &[ROLE], &events).now_or_never().is_none());
-        let (admitted, ()) = tokio::join!(turns.admit(&two, &[ROLE], &events), async { drop(one) });
+        turns.admit(&one, &[ROLE], &[], &events).await.unwrap();
+        assert!(turns.admit(&two, &[ROLE], &[], &events).now_or_never().is_none());
+        let (admitted, ()) = tokio::join!(turns.admit(&two, &[ROLE], &[], &events), async { drop(one) });
         admitted.unwrap();
     }
 
     #[tokio::test]
-    async fn one_that_finds_no_room_waits_and_the_first_never_does() {
+    async fn one_that_finds_no_room_waits_for_those_that_will_go() {
         let turns = turns(2, 10 * MIB);
         let events = Events::new(Vec::new());
         let one = turns.take("one").await.unwrap();
         let two = turns.take("two").await.unwrap();
-        turns.admit(&one, &[&pod(20 * MIB)], &events).await.unwrap();
-        assert!(turns.admit(&two, &[&pod(MIB)], &events).now_or_never().is_none());
+        turns.admit(&one, &[&pod(20 * MIB)], &[], &events).await.unwrap();
+        assert!(turns.admit(&two, &[&pod(MIB)], &[], &events).now_or_never().is_none());
+        one.leave_in_place(Exit::TestsFailed, "whose tests failed");
+        drop(one);
+        turns.admit(&two, &[&pod(MIB)], &[], &events).await.unwrap();
     }
 
     #[tokio::test]
-    async fn what_a_failed_group_holds_is_waited_for_by_nobody() {
+    async fn what_a_group_that_stays_holds_is_waited_for_by_nobody() {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
         let one = turns.take("one").await.unwrap();
-        turns.admit(&one, &[ROLE], &events).await.unwrap();
-        one.leave_in_place();
+        turns.admit(&one, &[ROLE], &[], &events).await.unwrap();
+        one.leave_in_place(Exit::TestsFailed, "whose tests failed");
         drop(one);
         let two = turns.take("two").await.unwrap();
-        let error = turns.admit(&two, &[ROLE], &events).await.unwrap_err();
-        assert!(error.to_string().contains("the ClusterRole reader belongs to one, which failed"), "{error}");
+        let error = turns.admit(&two, &[ROLE], &[], &events).await.unwrap_err();
+        assert!(error.is::<Refused>() && Exit::of(&error) == Exit::TestsFailed, "{error:?}");
+        let error = crate::exit::message(&error);
+        assert!(error.contains("the ClusterRole reader belongs to one, whose tests failed"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn one_that_fails_before_its_turn_is_not_awaited() {
+        let turns = turns(2, 100 * MIB);
+        let events = Events::new(Vec::new());
+        drop(turns.take("one").await.unwrap());
+        let two = turns.take("two").await.unwrap();
+        turns.admit(&two, &[ROLE], &[], &events).await.unwrap();
+        assert!(!turns.is_awaited());
     }
 }

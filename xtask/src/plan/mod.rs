@@ -181,7 +181,7 @@ impl Plan {
         line("jobs", &self.jobs.to_string());
         let end = match (self.keep, &self.cluster) {
             (Keep::Always, _) => "everything stays in place",
-            (Keep::OnFailure, _) => "everything stays in place after a failure",
+            (Keep::OnFailure, _) => "what has failed stays in place",
             (Keep::Never, ClusterPlan::Kind { ephemeral: true, .. }) => "the cluster goes",
             (Keep::Never, _) => "releases and namespaces go, the cluster stays",
         };

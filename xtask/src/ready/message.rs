@@ -79,6 +79,8 @@ fn block(world: &World, item: &Item, cause: &Cause) -> String {
     }
     if let Some(log) = &cause.log {
         lines.push("  its last lines:".to_owned());
+        // The console may be anybody's to read.
+        let log = crate::bundle::by_shape(log);
         lines.push(text::indent(text::tail(log.trim_end(), LINES).as_str(), "    "));
     }
     if !cause.kind.advice().is_empty() {

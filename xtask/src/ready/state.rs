@@ -7,6 +7,9 @@ use kube::api::DynamicObject;
 
 use crate::text;
 
+/// The update strategy by which pods stay as they are until somebody deletes them.
+const ON_DELETE: &str = "OnDelete";
+
 /// How far a workload is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -74,13 +77,26 @@ impl HasState for StatefulSet {
         let wanted = self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let ready = status.ready_replicas.unwrap_or(0);
         let updated = status.updated_replicas.unwrap_or(0);
-        let rolling = status.update_revision != status.current_revision && updated < wanted;
+        let renewed = wanted - kept_back(self);
+        let rolling = status.update_revision != status.current_revision && updated < renewed;
         first_missing([
             observed(status.observed_generation, self.metadata.generation),
-            (!rolling, format!("{updated} of {wanted} pods are of the new revision")),
+            (!rolling, format!("{updated} of {renewed} pods are of the new revision")),
             (ready >= wanted, format!("{ready} of {wanted} pods are ready")),
         ])
     }
+}
+
+/// How many pods of a StatefulSet stay of the old revision until somebody deletes them or moves the partition.
+pub(super) fn kept_back(set: &StatefulSet) -> i32 {
+    let Some(spec) = &set.spec else { return 0 };
+    let wanted = spec.replicas.unwrap_or(1);
+    let strategy = spec.update_strategy.as_ref();
+    if strategy.and_then(|strategy| strategy.type_.as_deref()) == Some(ON_DELETE) {
+        return wanted;
+    }
+    let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
+    rolling.and_then(|rolling| rolling.partition).unwrap_or(0).clamp(0, wanted)
 }
 
 impl HasState for DaemonSet {
@@ -88,10 +104,12 @@ impl HasState for DaemonSet {
         let status = self.status.clone().unwrap_or_default();
         let wanted = status.desired_number_scheduled;
         let updated = status.updated_number_scheduled.unwrap_or(0);
+        let strategy = self.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref()?.type_.as_deref());
+        let renewed = if strategy == Some(ON_DELETE) { 0 } else { wanted };
         let available = status.number_available.unwrap_or(0);
         first_missing([
             observed(status.observed_generation, self.metadata.generation),
-            (updated >= wanted, format!("{updated} of {wanted} pods are made")),
+            (updated >= renewed, format!("{updated} of {renewed} pods are made")),
             (available >= wanted, format!("{available} of {wanted} pods are available")),
         ])
     }
@@ -99,6 +117,10 @@ impl HasState for DaemonSet {
 
 impl HasState for Job {
     fn state(&self) -> State {
+        // It waits for whoever resumes it, which is nothing of the release.
+        if self.spec.as_ref().and_then(|spec| spec.suspend) == Some(true) {
+            return State::Ready;
+        }
         let status = self.status.clone().unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
         let holds = |name: &str| {
@@ -163,6 +185,26 @@ mod tests {
             State::Failed(why) => format!("failed: {why}"),
         };
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn pods_that_stay_of_the_old_revision_are_not_waited_for() {
+        let set = |strategy: &str, updated: u32| {
+            format!(
+                "metadata: {{generation: 2}}\nspec: {{replicas: 3, updateStrategy: {strategy}}}\nstatus: {{observedGeneration: 2, readyReplicas: 3, updatedReplicas: {updated}, updateRevision: b, currentRevision: a}}\n"
+            )
+        };
+        check::<StatefulSet>(
+            &set("{type: RollingUpdate}", 0),
+            "waiting: 0 of 3 pods are of the new revision",
+        );
+        check::<StatefulSet>(&set("{type: OnDelete}", 0), "ready");
+        let partition = "{type: RollingUpdate, rollingUpdate: {partition: 2}}";
+        check::<StatefulSet>(&set(partition, 0), "waiting: 0 of 1 pods are of the new revision");
+        check::<StatefulSet>(&set(partition, 1), "ready");
+        let daemons = "metadata: {generation: 2}\nspec: {updateStrategy: {type: OnDelete}}\nstatus: {observedGeneration: 2, desiredNumberScheduled: 1, numberAvailable: 1, updatedNumberScheduled: 0}\n";
+        check::<DaemonSet>(daemons, "ready");
+        check::<Job>("spec: {suspend: true}\n", "ready");
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl Seen {
                 reason.push_str(&format!("; {value}"));
                 self.compared += 1;
             }
-        } else {
+        } else if self.reason.is_none() {
             if self.panicked && !line.trim().is_empty() {
                 self.reason = Some(line.trim().to_owned());
             } else if let Some(error) = line.strip_prefix("Error: ") {

@@ -1,11 +1,12 @@
 //! Steps that go well: which Jobs and pods they are, and what these are made of.
 
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use suite_support::cluster;
 use suite_support::expect::{labels_of_run, no_celery, only, only_container, pull_secrets, sources};
-use suite_support::jobs::{RUN_LIMIT, executor, words};
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, executor, words};
 use suite_support::{Launch, Run, RunStatus, Suite};
 
 /// Launches, awaits the success, and looks at the run.
@@ -40,7 +41,12 @@ async fn each_step_is_a_job_and_pod_of_its_own() -> anyhow::Result<()> {
         assert!(log.contains("RUN_SUCCESS"), "the log of the run's pod does not tell its success");
 
         let events = suite.dagster.events(&run.run_id).await?;
-        let mut jobs = suite.jobs_of(run, "step_worker").await?;
+        // A step's Job ends a moment after the step.
+        let select = Suite::component_of_run(&run.run_id, "step_worker");
+        let finished = |jobs: &[Job]| jobs.len() == 2 && jobs.iter().all(cluster::is_finished);
+        let what = "two Jobs of steps to end";
+        let mut jobs =
+            cluster::await_objects(suite.user_jobs(), &select, what, CLUSTER_LIMIT, finished).await?;
         jobs.sort_by_key(|job| job.labels().get("dagster/op").cloned());
         let steps: Vec<_> = jobs.iter().filter_map(|job| job.labels().get("dagster/op")).collect();
         assert_eq!(steps, ["count_letters", "multiply_the_word"]);

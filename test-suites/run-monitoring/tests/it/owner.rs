@@ -12,6 +12,7 @@ use suite_support::jobs::{CLUSTER_LIMIT, executor};
 use suite_support::{Launch, Run, Suite};
 
 use crate::limits::delete_steps;
+use crate::resume::worker;
 
 /// A run with a step that goes on for ever.
 fn endless(owned: bool) -> Launch {
@@ -19,16 +20,21 @@ fn endless(owned: bool) -> Launch {
     Launch::job("spin_forever_job_k8s").config(config)
 }
 
-/// The Job of the run's step, and the pod of the run.
-async fn step_and_run(suite: &Suite, run: &Run) -> anyhow::Result<(Job, Pod)> {
-    suite.running_step(run).await?;
+/// The Job of the run's step with its pod, and the pod of the run.
+async fn step_and_run(suite: &Suite, run: &Run) -> anyhow::Result<(Job, Pod, Pod)> {
+    let step = suite.running_step(run).await?;
     let job = only(&suite.jobs_of(run, "step_worker").await?, "Job of a step").clone();
-    Ok((job, only(&suite.pods_of(run, "run_worker").await?, "pod of the run").clone()))
+    Ok((job, step, only(&suite.pods_of(run, "run_worker").await?, "pod of the run").clone()))
 }
 
 /// Ends what a test leaves: the run, which the daemon resumes, and its step.
 async fn end(suite: &Suite, run: &Run) -> anyhow::Result<()> {
-    suite.dagster.terminate(&run.run_id).await?;
+    // While it is being resumed there is nothing that could be told to end.
+    worker(suite, run, 1).await?;
+    if let Err(refused) = suite.dagster.terminate(&run.run_id).await {
+        let now = suite.dagster.run(&run.run_id).await?;
+        anyhow::ensure!(now.status.is_end(), "{refused}");
+    }
     delete_steps(suite, run).await
 }
 
@@ -37,20 +43,20 @@ async fn a_step_that_the_run_s_pod_owns_goes_with_it() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     suite
         .with_run(endless(true), async |run| {
-            let (job, pod) = step_and_run(&suite, run).await?;
+            let (job, step, pod) = step_and_run(&suite, run).await?;
             let owner = only_owner(&job);
             assert_eq!((owner.kind.as_str(), owner.name.as_str()), ("Pod", pod.name_any().as_str()));
             assert_eq!(Some(&owner.uid), pod.uid().as_ref());
 
             suite.user_pods().delete(&pod.name_any(), &DeleteParams::default()).await?;
-            let gone = Select::Name(job.name_any());
-            let jobs = suite.user_jobs();
-            cluster::await_objects(jobs, &gone, "the step's Job to go", CLUSTER_LIMIT, <[_]>::is_empty)
-                .await?;
-            let pods = Select::Labels(format!("job-name={}", job.name_any()));
-            let of_step = suite.user_pods();
-            cluster::await_objects(of_step, &pods, "the step's pod to go", CLUSTER_LIMIT, <[_]>::is_empty)
-                .await?;
+            // The resumed run may make another of the name.
+            let name = Select::Name(job.name_any());
+            let gone = |jobs: &[Job]| jobs.iter().all(|other| other.uid() != job.uid());
+            let what = "the step's Job to go";
+            cluster::await_objects(suite.user_jobs(), &name, what, CLUSTER_LIMIT, gone).await?;
+            let name = Select::Name(step.name_any());
+            let what = "the step's pod to go";
+            cluster::await_objects(suite.user_pods(), &name, what, CLUSTER_LIMIT, <[_]>::is_empty).await?;
             end(&suite, run).await
         })
         .await
@@ -61,7 +67,7 @@ async fn a_step_that_nobody_owns_outlives_the_run_s_pod() -> anyhow::Result<()> 
     let suite = Suite::connect().await?;
     suite
         .with_run(endless(false), async |run| {
-            let (job, pod) = step_and_run(&suite, run).await?;
+            let (job, _, pod) = step_and_run(&suite, run).await?;
             assert_eq!(job.owner_references(), []);
             // The garbage collector takes the mark when it deals with the pod's end, and would take the Job then.
             let mark = mark(&suite, &pod).await?;

@@ -33,11 +33,12 @@ async fn survives(lose: impl AsyncFnOnce(&Suite, &Run) -> anyhow::Result<()>) ->
 }
 
 /// The Job of a run's worker after so many were lost, once it is made.
-async fn worker(suite: &Suite, run: &Run, lost: u32) -> anyhow::Result<Job> {
+pub(crate) async fn worker(suite: &Suite, run: &Run, lost: u32) -> anyhow::Result<Job> {
     let select = Select::Name(format!("{}-{lost}", Suite::run_job_name(&run.run_id)));
     let what = "the run to be resumed";
-    let wait = cluster::await_objects(suite.user_jobs(), &select, what, RUN_LIMIT, |jobs| !jobs.is_empty());
-    Ok(only(&suite.while_it_goes(run, wait).await?, "Job of the resumed run").clone())
+    let jobs =
+        cluster::await_objects(suite.user_jobs(), &select, what, RUN_LIMIT, |jobs| !jobs.is_empty()).await?;
+    Ok(only(&jobs, "Job of the resumed run").clone())
 }
 
 #[tokio::test]

@@ -232,7 +232,9 @@ impl Look<'_> {
     /// The pods by which a workload is judged: of its newest revision, and not on their way out.
     fn current_pods<'a>(&'a self, item: &'a Item) -> Vec<(&'a Key, &'a Pod)> {
         let newest = self.world.newest_replica_set(&item.key);
-        let set = self.world.stateful_sets.get(&item.key).filter(|_| item.kind == Kind::StatefulSet);
+        // Where some pods stay of the old revision, these have to be well too.
+        let set = self.world.stateful_sets.get(&item.key);
+        let set = set.filter(|set| item.kind == Kind::StatefulSet && state::kept_back(set) == 0);
         let revision = set.and_then(|set| set.status.as_ref()).and_then(|status| {
             status.update_revision.as_ref().filter(|_| status.update_revision != status.current_revision)
         });
