@@ -12,7 +12,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
 use crate::cluster::{self, Select, State};
 use crate::contract::Contract;
-use crate::dagster::{self, Dagster, Launch, Run, RunId};
+use crate::dagster::{self, Dagster, Launch, Run, RunId, RunStatus};
 use crate::diagnosis::Diagnosis;
 use crate::expect;
 use crate::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
@@ -95,6 +95,26 @@ impl Suite {
         }
         self.end(&run.run_id).await;
         outcome.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// As [`Suite::with_run`], with a run that has ended well.
+    ///
+    /// # Errors
+    /// As there, or it does not end.
+    ///
+    /// # Panics
+    /// It ends otherwise.
+    pub async fn succeeded(
+        &self,
+        launch: Launch,
+        body: impl AsyncFnOnce(&Run) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.with_run(launch, async |run| {
+            let ended = self.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+            assert_eq!(ended.status, RunStatus::Success);
+            body(&ended).await
+        })
+        .await
     }
 
     /// A run that a failed test leaves behind would take the machine from the tests after it.

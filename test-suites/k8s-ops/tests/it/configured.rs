@@ -3,29 +3,31 @@
 use serde_json::json;
 use suite_support::Suite;
 
-use crate::{only_job, says, shell, succeeded};
+use crate::{only_job, says, shell};
 
 #[tokio::test]
 async fn the_container_s_own_command_is_run_where_the_op_gives_none() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let own =
         json!({"command": null, "container_config": {"command": ["echo", "of the container"]}, "args": null});
-    succeeded(&suite, shell(&suite, "", own)?, async |run| {
-        assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["of the container"]);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(shell(&suite, "", own)?, async |run| {
+            assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["of the container"]);
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
 async fn the_op_s_command_takes_the_place_of_the_container_s() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let own = json!({"container_config": {"command": ["echo", "of the container"]}});
-    succeeded(&suite, shell(&suite, "echo of the op", own)?, async |run| {
-        assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["of the op"]);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(shell(&suite, "echo of the op", own)?, async |run| {
+            assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["of the op"]);
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
@@ -34,11 +36,12 @@ async fn a_tag_of_the_run_does_not_reach_the_op_s_job() -> anyhow::Result<()> {
     let variable = |name: &str| json!({"container_config": {"env": [{"name": name, "value": "there"}]}});
     let launch = shell(&suite, "echo run: $OF_RUN, op: $OF_OP", variable("OF_OP"))?;
     let launch = launch.tag("dagster-k8s/config", variable("OF_RUN").to_string());
-    succeeded(&suite, launch, async |run| {
-        assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["run: , op: there"]);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(launch, async |run| {
+            assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["run: , op: there"]);
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
@@ -51,15 +54,16 @@ async fn the_launcher_s_environment_is_added_to_unless_the_merge_is_shallow() ->
             "merge_behavior": behavior,
         });
         let launch = shell(&suite, "echo launcher: $OF_LAUNCHER, op: $OF_OP", own)?;
-        succeeded(&suite, launch, async |run| {
-            assert_eq!(
-                says(&suite, &only_job(&suite, run).await?, "dagster").await?,
-                [expected],
-                "{behavior}"
-            );
-            Ok(())
-        })
-        .await?;
+        suite
+            .succeeded(launch, async |run| {
+                assert_eq!(
+                    says(&suite, &only_job(&suite, run).await?, "dagster").await?,
+                    [expected],
+                    "{behavior}"
+                );
+                Ok(())
+            })
+            .await?;
     }
     Ok(())
 }
@@ -76,11 +80,12 @@ async fn containers_beside_the_op_s_run_too() -> anyhow::Result<()> {
             "command": ["echo", "from the other"],
         }]},
     });
-    succeeded(&suite, shell(&suite, "echo from the first", own)?, async |run| {
-        let job = only_job(&suite, run).await?;
-        assert_eq!(says(&suite, &job, "first-container").await?, ["from the first"]);
-        assert_eq!(says(&suite, &job, "other-container").await?, ["from the other"]);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(shell(&suite, "echo from the first", own)?, async |run| {
+            let job = only_job(&suite, run).await?;
+            assert_eq!(says(&suite, &job, "first-container").await?, ["from the first"]);
+            assert_eq!(says(&suite, &job, "other-container").await?, ["from the other"]);
+            Ok(())
+        })
+        .await
 }

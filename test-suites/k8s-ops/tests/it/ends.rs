@@ -5,16 +5,17 @@ use suite_support::cluster;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Launch, RunStatus, Suite};
 
-use crate::{COMPONENT, only_job, says, shell, succeeded};
+use crate::{COMPONENT, only_job, says, shell};
 
 #[tokio::test]
 async fn a_job_that_ends_within_its_timeout_succeeds() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
-    succeeded(&suite, shell(&suite, "echo HI", json!({"timeout": 600}))?, async |run| {
-        assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["HI"]);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(shell(&suite, "echo HI", json!({"timeout": 600}))?, async |run| {
+            assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["HI"]);
+            Ok(())
+        })
+        .await
 }
 
 /// The run fails with one of these in its error, and its Job is deleted.
@@ -66,11 +67,12 @@ async fn a_container_that_may_be_restarted_is_waited_for() -> anyhow::Result<()>
         "job_spec_config": {"backoff_limit": 5, "parallelism": 2, "completions": 2},
     });
     let script = "echo x >>/counter/starts; [ $(wc -l </counter/starts) -ge 3 ] && echo HI";
-    succeeded(&suite, shell(&suite, script, own)?, async |run| {
-        let job = only_job(&suite, run).await?;
-        assert!(cluster::is_complete(&job));
-        assert_eq!(says(&suite, &job, "dagster").await?, ["HI", "HI"]);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(shell(&suite, script, own)?, async |run| {
+            let job = only_job(&suite, run).await?;
+            assert!(cluster::is_complete(&job));
+            assert_eq!(says(&suite, &job, "dagster").await?, ["HI", "HI"]);
+            Ok(())
+        })
+        .await
 }

@@ -10,8 +10,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 use suite_support::cluster;
 use suite_support::expect::only;
-use suite_support::jobs::RUN_LIMIT;
-use suite_support::{Launch, Run, RunStatus, Suite};
+use suite_support::{Launch, Run, Suite};
 
 /// Which Jobs are those that ops run.
 const COMPONENT: &str = "k8s_job_op";
@@ -39,21 +38,6 @@ fn merge(config: &mut Value, more: Value) {
             config.insert(key, value);
         }
     }
-}
-
-/// Launches, awaits the success, and looks at the run.
-async fn succeeded(
-    suite: &Suite,
-    launch: Launch,
-    body: impl AsyncFnOnce(&Run) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    suite
-        .with_run(launch, async |run| {
-            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
-            body(&ended).await
-        })
-        .await
 }
 
 /// The only Job that the run's op has run.

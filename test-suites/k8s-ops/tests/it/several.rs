@@ -6,7 +6,7 @@ use serde_json::json;
 use suite_support::expect::only;
 use suite_support::{Launch, Run, Suite};
 
-use crate::{COMPONENT, only_job, says, shell, succeeded};
+use crate::{COMPONENT, only_job, says, shell};
 
 /// The only Job of an op.
 async fn job_of(suite: &Suite, run: &Run, op: &str) -> anyhow::Result<Job> {
@@ -21,15 +21,16 @@ async fn an_op_that_comes_after_another_runs_its_job_later() -> anyhow::Result<(
     let image = suite.contract.image("dagster-test")?;
     let op = |text: &str| json!({"config": {"image": image, "command": ["echo", text]}});
     let config = json!({"ops": {"first": op("HI"), "second": op("GOODBYE")}});
-    succeeded(&suite, Launch::job("k8s_ops_in_order_job").config(config), async |run| {
-        let (first, second) = (job_of(&suite, run, "first").await?, job_of(&suite, run, "second").await?);
-        assert_eq!(says(&suite, &first, "dagster").await?, ["HI"]);
-        assert_eq!(says(&suite, &second, "dagster").await?, ["GOODBYE"]);
-        let ended = first.status.as_ref().and_then(|status| status.completion_time.clone());
-        assert!(ended.is_some() && ended <= second.creation_timestamp(), "{ended:?}");
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(Launch::job("k8s_ops_in_order_job").config(config), async |run| {
+            let (first, second) = (job_of(&suite, run, "first").await?, job_of(&suite, run, "second").await?);
+            assert_eq!(says(&suite, &first, "dagster").await?, ["HI"]);
+            assert_eq!(says(&suite, &second, "dagster").await?, ["GOODBYE"]);
+            let ended = first.status.as_ref().and_then(|status| status.completion_time.clone());
+            assert!(ended.is_some() && ended <= second.creation_timestamp(), "{ended:?}");
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
@@ -37,12 +38,13 @@ async fn what_one_op_returns_reaches_the_job_of_the_next() -> anyhow::Result<()>
     let suite = Suite::connect().await?;
     let image = json!({"config": {"image": suite.contract.image("dagster-test")?}});
     let config = json!({"ops": {"greet": image, "answer": image}});
-    succeeded(&suite, Launch::job("execute_k8s_job_job").config(config), async |run| {
-        assert_eq!(says(&suite, &job_of(&suite, run, "greet").await?, "dagster").await?, ["HI"]);
-        assert_eq!(says(&suite, &job_of(&suite, run, "answer").await?, "dagster").await?, ["GOODBYE"]);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(Launch::job("execute_k8s_job_job").config(config), async |run| {
+            assert_eq!(says(&suite, &job_of(&suite, run, "greet").await?, "dagster").await?, ["HI"]);
+            assert_eq!(says(&suite, &job_of(&suite, run, "answer").await?, "dagster").await?, ["GOODBYE"]);
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
@@ -56,39 +58,42 @@ async fn a_job_has_the_name_that_the_op_gives_it() -> anyhow::Result<()> {
         "greet": {"config": {"image": image, "k8s_job_name": name}},
         "answer": {"config": {"image": image}},
     }});
-    succeeded(&suite, Launch::job("execute_k8s_job_job").config(config), async |run| {
-        assert_eq!(job_of(&suite, run, "greet").await?.name_any(), name);
-        assert_ne!(job_of(&suite, run, "answer").await?.name_any(), name);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(Launch::job("execute_k8s_job_job").config(config), async |run| {
+            assert_eq!(job_of(&suite, run, "greet").await?.name_any(), name);
+            assert_ne!(job_of(&suite, run, "answer").await?.name_any(), name);
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
 async fn each_attempt_of_an_op_has_a_job_of_its_own() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let config = json!({"ops": {"run_twice": {"config": {"image": suite.contract.image("dagster-test")?}}}});
-    succeeded(&suite, Launch::job("execute_k8s_job_again_job").config(config), async |run| {
-        let mut jobs = suite.jobs_of(run, COMPONENT).await?;
-        jobs.sort_by_key(ResourceExt::name_any);
-        let names: Vec<_> = jobs.iter().map(ResourceExt::name_any).collect();
-        assert_eq!(names.len(), 2, "{names:?}");
-        assert_eq!(names[1], format!("{}-1", names[0]));
-        for (attempt, job) in jobs.iter().enumerate() {
-            assert_eq!(says(&suite, job, "dagster").await?, [format!("attempt {attempt}")]);
-        }
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(Launch::job("execute_k8s_job_again_job").config(config), async |run| {
+            let mut jobs = suite.jobs_of(run, COMPONENT).await?;
+            jobs.sort_by_key(ResourceExt::name_any);
+            let names: Vec<_> = jobs.iter().map(ResourceExt::name_any).collect();
+            assert_eq!(names.len(), 2, "{names:?}");
+            assert_eq!(names[1], format!("{}-1", names[0]));
+            for (attempt, job) in jobs.iter().enumerate() {
+                assert_eq!(says(&suite, job, "dagster").await?, [format!("attempt {attempt}")]);
+            }
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
 async fn all_pods_of_a_job_are_waited_for() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let own = json!({"job_spec_config": {"parallelism": 2, "completions": 2}});
-    succeeded(&suite, shell(&suite, "echo HI", own)?, async |run| {
-        assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["HI", "HI"]);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(shell(&suite, "echo HI", own)?, async |run| {
+            assert_eq!(says(&suite, &only_job(&suite, run).await?, "dagster").await?, ["HI", "HI"]);
+            Ok(())
+        })
+        .await
 }

@@ -5,8 +5,8 @@ mod run_pod;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde_json::{Value, json};
-use suite_support::jobs::{RUN_LIMIT, in_process, words};
-use suite_support::{Launch, Run, RunStatus, Suite};
+use suite_support::Launch;
+use suite_support::jobs::{in_process, words};
 
 /// The tag by which a run, a job or an op configures its pod.
 const TAG: &str = "dagster-k8s/config";
@@ -14,21 +14,6 @@ const TAG: &str = "dagster-k8s/config";
 /// A short run in one pod, which is configured so by a tag.
 fn tagged(config: &Value) -> Launch {
     Launch::job("demo_job").config(in_process(words(&json!(2)))).tag(TAG, config.to_string())
-}
-
-/// Launches, awaits the success, and looks at the run.
-async fn succeeded(
-    suite: &Suite,
-    launch: Launch,
-    body: impl AsyncFnOnce(&Run) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    suite
-        .with_run(launch, async |run| {
-            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
-            body(&ended).await
-        })
-        .await
 }
 
 /// What a variable of a container is, the last of that name counts; nothing where it comes from elsewhere or is not set.

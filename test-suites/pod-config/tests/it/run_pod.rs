@@ -6,7 +6,7 @@ use suite_support::Suite;
 use suite_support::cluster;
 use suite_support::expect::{only_container, pull_secrets, sources};
 
-use crate::{succeeded, tagged};
+use crate::tagged;
 
 #[tokio::test]
 async fn environment_of_configmaps_and_secrets_is_added() -> anyhow::Result<()> {
@@ -15,18 +15,19 @@ async fn environment_of_configmaps_and_secrets_is_added() -> anyhow::Result<()> 
         {"config_map_ref": {"name": "test-other-env-configmap"}},
         {"secret_ref": {"name": "test-other-env-secret"}},
     ]}});
-    succeeded(&suite, tagged(&config), async |run| {
-        let (_, pod) = suite.completed(run).await?;
-        let (maps, secrets) = sources(only_container(&pod));
-        for name in ["test-env-configmap", "test-other-env-configmap"] {
-            assert!(maps.contains(&name), "{name} is not among {maps:?}");
-        }
-        for name in ["test-env-secret", "test-other-env-secret"] {
-            assert!(secrets.contains(&name), "{name} is not among {secrets:?}");
-        }
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(tagged(&config), async |run| {
+            let (_, pod) = suite.completed(run).await?;
+            let (maps, secrets) = sources(only_container(&pod));
+            for name in ["test-env-configmap", "test-other-env-configmap"] {
+                assert!(maps.contains(&name), "{name} is not among {maps:?}");
+            }
+            for name in ["test-env-secret", "test-other-env-secret"] {
+                assert!(secrets.contains(&name), "{name} is not among {secrets:?}");
+            }
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
@@ -46,19 +47,20 @@ async fn a_volume_is_there_before_the_run_starts() -> anyhow::Result<()> {
             }],
         },
     });
-    succeeded(&suite, tagged(&config), async |run| {
-        let (_, pod) = suite.completed(run).await?;
-        let seen = cluster::logs(&suite.user_pods(), &pod.name_any(), "look", None).await?;
-        assert_eq!(seen, "BAR_CONTENTS");
-        let mounts = only_container(&pod).volume_mounts.iter().flatten();
-        let paths: Vec<_> = mounts.map(|mount| mount.mount_path.as_str()).collect();
-        // The launcher's stays.
-        for path in ["/opt/other", "/opt/dagster/test_mount_path/volume_mounted_file.yaml"] {
-            assert!(paths.contains(&path), "{path} is not among {paths:?}");
-        }
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(tagged(&config), async |run| {
+            let (_, pod) = suite.completed(run).await?;
+            let seen = cluster::logs(&suite.user_pods(), &pod.name_any(), "look", None).await?;
+            assert_eq!(seen, "BAR_CONTENTS");
+            let mounts = only_container(&pod).volume_mounts.iter().flatten();
+            let paths: Vec<_> = mounts.map(|mount| mount.mount_path.as_str()).collect();
+            // The launcher's stays.
+            for path in ["/opt/other", "/opt/dagster/test_mount_path/volume_mounted_file.yaml"] {
+                assert!(paths.contains(&path), "{path} is not among {paths:?}");
+            }
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
@@ -70,16 +72,17 @@ async fn another_container_works_beside_the_run() -> anyhow::Result<()> {
         "image_pull_policy": "IfNotPresent",
         "command": ["echo", "beside"],
     }]}});
-    succeeded(&suite, tagged(&config), async |run| {
-        let pods = suite.pods_of(run, "run_worker").await?;
-        let containers = pods.iter().flat_map(|pod| pod.spec.iter().flat_map(|spec| &spec.containers));
-        let names: Vec<_> = containers.map(|container| container.name.as_str()).collect();
-        assert_eq!(names, ["dagster", "side"]);
-        let said = cluster::logs(&suite.user_pods(), &pods[0].name_any(), "side", None).await?;
-        assert_eq!(said.trim(), "beside");
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(tagged(&config), async |run| {
+            let pods = suite.pods_of(run, "run_worker").await?;
+            let containers = pods.iter().flat_map(|pod| pod.spec.iter().flat_map(|spec| &spec.containers));
+            let names: Vec<_> = containers.map(|container| container.name.as_str()).collect();
+            assert_eq!(names, ["dagster", "side"]);
+            let said = cluster::logs(&suite.user_pods(), &pods[0].name_any(), "side", None).await?;
+            assert_eq!(said.trim(), "beside");
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
@@ -90,15 +93,16 @@ async fn resources_and_security_context_are_the_container_s() -> anyhow::Result<
         "resources": resources,
         "security_context": {"allow_privilege_escalation": false, "capabilities": {"drop": ["NET_RAW"]}},
     }});
-    succeeded(&suite, tagged(&config), async |run| {
-        let (_, pod) = suite.completed(run).await?;
-        let container: Value = serde_json::to_value(only_container(&pod))?;
-        assert_eq!(container["resources"], resources);
-        let expected = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["NET_RAW"]}});
-        assert_eq!(container["securityContext"], expected);
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(tagged(&config), async |run| {
+            let (_, pod) = suite.completed(run).await?;
+            let container: Value = serde_json::to_value(only_container(&pod))?;
+            assert_eq!(container["resources"], resources);
+            let expected = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["NET_RAW"]}});
+            assert_eq!(container["securityContext"], expected);
+            Ok(())
+        })
+        .await
 }
 
 #[tokio::test]
@@ -108,15 +112,16 @@ async fn service_account_and_pull_secrets_are_the_pod_s() -> anyhow::Result<()> 
         "service_account_name": "default",
         "image_pull_secrets": [{"name": "test-other-image-pull-secret"}],
     }});
-    succeeded(&suite, tagged(&config), async |run| {
-        let (_, pod) = suite.completed(run).await?;
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
-        assert_eq!(account, Some("default"));
-        let secrets = pull_secrets(&pod);
-        for name in ["test-image-pull-secret", "test-other-image-pull-secret"] {
-            assert!(secrets.contains(&name), "{name} is not among {secrets:?}");
-        }
-        Ok(())
-    })
-    .await
+    suite
+        .succeeded(tagged(&config), async |run| {
+            let (_, pod) = suite.completed(run).await?;
+            let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+            assert_eq!(account, Some("default"));
+            let secrets = pull_secrets(&pod);
+            for name in ["test-image-pull-secret", "test-other-image-pull-secret"] {
+                assert!(secrets.contains(&name), "{name} is not among {secrets:?}");
+            }
+            Ok(())
+        })
+        .await
 }
