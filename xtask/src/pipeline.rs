@@ -24,7 +24,7 @@ use crate::images::deliver::{Delivered, Inventory, Looked, Push};
 use crate::images::{self, Built, Maker};
 use crate::journal;
 use crate::lease::{self, Held, Lease};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Made};
 use crate::namespaces::Namespaces;
 use crate::plan::{ClusterPlan, Plan};
 use crate::setup::{self, Machine, Mend};
@@ -176,6 +176,24 @@ impl Session {
         let (program, version) = self.found().helm.unzip();
         let program = program.unwrap_or_else(|| "helm".into());
         Helm { program, version, kubeconfig: cluster.kubeconfig.clone() }
+    }
+
+    /// Does what was decided with what the run has made, by what it has found.
+    ///
+    /// # Errors
+    /// As [`cleanup::clean_up`].
+    pub async fn clean_up(&self, policy: &Policy, made: &Made, decision: &Decision) -> Result<()> {
+        let found = self.found();
+        let helm = found.cluster.as_ref().map(|cluster| self.helm(cluster));
+        let remover = Remover {
+            whose: Whose::Run(&policy.run),
+            kind: found.kind.as_ref(),
+            helm: helm.as_ref(),
+            client: found.cluster.as_ref().map(|cluster| &cluster.client),
+            cache: &self.env.cache,
+            events: &self.events,
+        };
+        cleanup::clean_up(&remover, policy, made, decision).await
     }
 }
 
@@ -367,7 +385,7 @@ async fn run_group(
         );
     } else if turns.is_awaited()
         && namespaces.ours
-        && let Err(left) = remove_group(session, plan, ground, &namespaces).await
+        && let Err(left) = remove_group(session, plan, &namespaces).await
     {
         session.events.warn(crate::exit::message(&left));
         turn.leave_in_place(Exit::Leftovers, "which could not be removed");
@@ -376,27 +394,13 @@ async fn run_group(
 }
 
 /// Removes the namespaces of a group and the releases in them.
-async fn remove_group(
-    session: &Session,
-    plan: &Plan,
-    ground: &Ground,
-    namespaces: &Namespaces,
-) -> Result<()> {
+async fn remove_group(session: &Session, plan: &Plan, namespaces: &Namespaces) -> Result<()> {
     let is_of_group = |name: &String| namespaces.by_role.values().any(|of_group| of_group == name);
     let mut made = session.ledger.made();
     made.namespaces.retain(is_of_group);
     made.releases.retain(|release| is_of_group(&release.namespace));
     made.objects.clear();
-    let (helm, kind) = (session.helm(&ground.cluster), ground.machine.kind_client());
-    let remover = Remover {
-        whose: Whose::Run(&plan.run),
-        kind: Some(&kind),
-        helm: Some(&helm),
-        client: Some(&ground.cluster.client),
-        cache: &session.env.cache,
-        events: &session.events,
-    };
-    cleanup::clean_up(&remover, &Policy::of(plan), &made, &Decision::RemoveObjects).await?;
+    session.clean_up(&Policy::of(plan), &made, &Decision::RemoveObjects).await?;
     session.ledger.record(|all| {
         all.namespaces.retain(|name| !is_of_group(name));
         all.releases.retain(|release| !is_of_group(&release.namespace));

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::Result;
 
-use crate::cleanup::{self, Policy, Remover, Whose};
+use crate::cleanup::{self, Policy};
 use crate::cli::Command;
 use crate::config::{Guard, ImagesFile, Tools, Workspace};
 use crate::env::Env;
@@ -75,17 +75,7 @@ fn session(env: &Env, more: Option<Box<dyn Consumer>>) -> Result<Session> {
 async fn clean_up(session: &Session, policy: &Policy, failed: bool) -> Result<()> {
     let made = session.ledger.made();
     let decision = cleanup::decide(policy, &made, failed);
-    let found = session.found();
-    let helm = found.cluster.as_ref().map(|cluster| session.helm(cluster));
-    let remover = Remover {
-        whose: Whose::Run(&policy.run),
-        kind: found.kind.as_ref(),
-        helm: helm.as_ref(),
-        client: found.cluster.as_ref().map(|cluster| &cluster.client),
-        cache: &session.env.cache,
-        events: &session.events,
-    };
-    let cleaned = cleanup::clean_up(&remover, policy, &made, &decision).await;
+    let cleaned = session.clean_up(policy, &made, &decision).await;
     // Also where something is left, because that was said, with what to do.
     session.ledger.note(|entry| entry.done = true);
     cleaned
