@@ -42,6 +42,8 @@ pub enum Command {
     /// Measures what we do beside what peers do
     #[command(subcommand)]
     Bench(Bench),
+    /// Breaks on purpose what suites deploy, as their sabotage.yaml says, and demands that their tests fail
+    Sabotage(Sabotage),
     /// Writes what one would begin with
     #[command(subcommand)]
     New(New),
@@ -78,6 +80,12 @@ pub struct K8sTest {
     /// Tests that run at the same time; default: the number of processors
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
+    /// Try a test that fails again, so often; one that passes late is reported as flaky
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10))]
+    pub retries: u16,
+    /// Run the tests in an order drawn from SEED, or from one that is drawn and printed
+    #[arg(long, value_name = "SEED")]
+    pub shuffle: Option<Option<u64>>,
     /// When to leave the deployment in place at the end
     #[arg(long, value_enum)]
     pub keep: Option<Keep>,
@@ -96,6 +104,26 @@ pub struct K8sTest {
     /// List the suites with their variants and do nothing
     #[arg(long, conflicts_with = "dry_run")]
     pub list: bool,
+    /// Use the machine as it is: install, start and download nothing
+    #[arg(long)]
+    pub no_setup: bool,
+}
+
+/// `sabotage`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Sabotage {
+    /// Suites to break; none means all that have a sabotage.yaml
+    #[arg(value_name = "SUITE")]
+    pub suites: Vec<String>,
+    /// Try only each Nth change, beginning with the first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub every: Option<u16>,
+    /// Which cluster to use
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Tests that run at the same time; default: the number of processors
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
     /// Use the machine as it is: install, start and download nothing
     #[arg(long)]
     pub no_setup: bool,
@@ -133,6 +161,8 @@ pub enum SchemaOf {
     Suite,
     /// ci/images.yaml
     Images,
+    /// A sabotage.yaml
+    Sabotage,
 }
 
 /// `up`.
@@ -343,6 +373,38 @@ pub enum Bench {
     Fail(BenchReady),
     /// Forwards a pod's port: directly, through the API server, and with `kubectl port-forward`
     Forward(BenchForward),
+    /// Runs all suites and variants at once, then each alone, then more and more variants; written to target/bench/suites
+    Suites(BenchSuites),
+    /// Runs all suites and variants again and again, each time in another order; written to target/bench/steady
+    Steady(BenchSteady),
+}
+
+/// `bench suites`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchSuites {
+    /// Suites to run; none means all
+    #[arg(value_name = "SUITE")]
+    pub suites: Vec<String>,
+    /// The Kind cluster, made where it is missing; default: k8s-test
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
+}
+
+/// `bench steady`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchSteady {
+    /// Suites to run; none means all
+    #[arg(value_name = "SUITE")]
+    pub suites: Vec<String>,
+    /// How often
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub runs: u16,
+    /// What the orders are drawn from; each run adds one to it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// The Kind cluster, made where it is missing; default: k8s-test
+    #[arg(long, value_name = "NAME")]
+    pub kind_cluster: Option<String>,
 }
 
 /// `bench forward`.

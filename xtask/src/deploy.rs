@@ -173,6 +173,7 @@ impl<'a> Site<'a> {
         let given = Given {
             run: &self.plan.run,
             kubeconfig: &self.ground.cluster.kubeconfig,
+            helm: &self.helm().program,
             namespaces: self.namespaces,
             images: &self.ground.built,
             forwards,
@@ -180,7 +181,7 @@ impl<'a> Site<'a> {
         };
         let environment = suites::environment(self.suite, given);
         let logs = self.folder().join("logs");
-        let runner = Runner { places, logs: &logs, events: &self.session.events };
+        let runner = Runner { places, retries: self.plan.retries, logs: &logs, events: &self.session.events };
         suites::run(runner, self.suite, tests, &environment).await
     }
 

@@ -40,6 +40,8 @@ pub mod suite {
     pub const SUITE: &str = "K8S_TEST_SUITE";
     /// The variant's name.
     pub const VARIANT: &str = "K8S_TEST_VARIANT";
+    /// The helm that the suite was deployed with.
+    pub const HELM: &str = "K8S_TEST_HELM";
     /// A folder for what the test wants kept.
     pub const ARTIFACTS: &str = "K8S_TEST_ARTIFACTS";
     /// `K8S_TEST_NAMESPACE_<ROLE>`.

@@ -129,6 +129,17 @@ pub struct TestResult {
     pub tail: String,
     /// The file with all of its output.
     pub log: Utf8PathBuf,
+    /// The attempts before this one, none of which passed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<TestResult>,
+}
+
+impl TestResult {
+    /// Whether it passed, and not at once: then nobody knows whether it passes the next time.
+    #[must_use]
+    pub fn is_flaky(&self) -> bool {
+        self.outcome == Outcome::Passed && !self.earlier.is_empty()
+    }
 }
 
 /// What came of a test.

@@ -1,6 +1,7 @@
 //! Exit codes, and how an error carries the one it must end with.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 /// How the program ends; part of the contract with CI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +130,16 @@ pub fn message(error: &anyhow::Error) -> String {
             lines.push(text);
         }
     }
-    lines.join("\n  caused by: ")
+    let full = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::StorageFull)
+    };
+    let mut text = lines.join("\n  caused by: ");
+    if error.chain().any(full) {
+        text.push_str(
+            "\n  the disk with that path is full; make room (`docker system df` says what Docker holds)",
+        );
+    }
+    text
 }
 
 #[cfg(test)]
@@ -147,6 +157,14 @@ mod tests {
             .unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
         assert_eq!(message(&error), "install release dagster\n  caused by: no such chart");
+    }
+
+    #[test]
+    fn of_a_full_disk_it_is_said_what_to_do() {
+        let error =
+            anyhow::Error::new(std::io::Error::from(ErrorKind::StorageFull)).context("write /x/report.json");
+        let text = message(&error);
+        assert!(text.starts_with("write /x/report.json\n") && text.contains("make room"), "{text}");
     }
 
     #[test]

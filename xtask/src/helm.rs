@@ -31,7 +31,7 @@ pub struct Install<'a> {
     pub name: &'a str,
     /// Its namespace.
     pub namespace: &'a str,
-    /// The chart's folder.
+    /// The chart's folder or package.
     pub chart: &'a Utf8Path,
     /// Values files; later ones win.
     pub values: &'a [Utf8PathBuf],
@@ -173,6 +173,10 @@ impl Helm {
     /// # Errors
     /// Chart.yaml cannot be read, or helm fails; its message.
     pub async fn build_dependencies(&self, chart: &Utf8Path) -> Result<bool> {
+        // A package has them in it.
+        if chart.is_file() {
+            return Ok(false);
+        }
         // Deployments of one chart begin at once, and helm puts the archives together in the chart's folder.
         static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
         let _turn = ONE_AT_A_TIME.lock().await;

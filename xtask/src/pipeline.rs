@@ -205,9 +205,14 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     let (ground, selected) = ground(session, plan, select(session, plan)).await?;
     let held = deliver(session, plan, &ground).await?;
     let mut groups = groups::form(&plan.suites, &selected)?;
-    // The longest first: what is long and comes last is waited for alone.
-    let history = History::read(&session.workspace.runs());
-    groups.sort_by(|one, other| history.expect(other).total_cmp(&history.expect(one)));
+    if let Some(seed) = plan.shuffle {
+        session.events.note(format!("the tests are shuffled; the same order again: --shuffle {seed}"));
+        groups::shuffle(&mut groups, seed);
+    } else {
+        // The longest first: what is long and comes last is waited for alone.
+        let history = History::read(&session.workspace.runs());
+        groups.sort_by(|one, other| history.expect(other).total_cmp(&history.expect(one)));
+    }
     // What goes into one namespace of somebody else's goes there in turn.
     let places = if plan.existing_namespace.is_some() { 1 } else { plan.jobs };
     let turns = Turns::new(&ground.cluster.client, groups.len(), places).await;
@@ -365,7 +370,9 @@ async fn run_group(
         let forwards = site.deploy(held, turn).await?;
         let tests = group.0.iter().map(async |(suite, tests)| {
             let site = Site { suite, ..site };
-            site.test(&forwards, &Vec::from_iter(*tests), places).await
+            // Who asks for one test at a time gets that.
+            let own = suite.jobs.filter(|_| plan.jobs > 1).map(|jobs| Semaphore::new(jobs.get().into()));
+            site.test(&forwards, tests, own.as_ref().unwrap_or(places)).await
         });
         Ok(join_all(tests).await.into_iter().collect::<Result<Vec<_>>>()?.concat())
     };
@@ -376,7 +383,7 @@ async fn run_group(
         Ok(_) => Exit::Passed,
     };
     // What nobody waits for goes with the rest at the end.
-    if exit != Exit::Passed {
+    if exit != Exit::Passed && plan.evidence {
         turn.leave_in_place(exit, "which failed and stays until the end for the bundle");
     } else if plan.keep == Keep::Always || plan.bundle {
         turn.leave_in_place(

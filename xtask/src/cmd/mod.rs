@@ -9,6 +9,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
@@ -174,7 +176,8 @@ impl<'a> Run<'a> {
                     out.push_str(&line);
                     out.push('\n');
                 }
-                tail.push(line);
+                // Docker's classic builder colours errors also where no terminal is.
+                tail.push(console::strip_ansi_codes(&line).into_owned());
             }
         };
         let ended = tokio::time::timeout(self.deadline, async {
@@ -289,6 +292,14 @@ impl Tail {
     fn text(&self) -> String {
         Vec::from_iter(self.0.iter().map(String::as_str)).join("\n")
     }
+}
+
+/// The processor time that this process itself has used, without the programs that it ran.
+#[must_use]
+pub fn own_cpu() -> Duration {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return Duration::ZERO };
+    let duration = |time: TimeVal| Duration::from_micros(time.num_microseconds().try_into().unwrap_or(0));
+    duration(usage.user_time()) + duration(usage.system_time())
 }
 
 #[cfg(test)]

@@ -55,16 +55,19 @@ pub(super) async fn run_counted(args: &K8sTest, env: &Env) -> Result<(Exit, Verd
     }
     let recorder = Recorder::default();
     let session = super::session(env, Some(Box::new(recorder.clone())))?;
-    execute(&session, &plan, &recorder, start).await
+    let Ended { exit, error } = carry_out(&session, &plan, &recorder).await?;
+    finish(&session, &plan, &recorder, start, exit, error)
 }
 
-/// Runs a plan to its report.
-async fn execute(
-    session: &Session,
-    plan: &Plan,
-    recorder: &Recorder,
-    start: Timestamp,
-) -> Result<(Exit, Verdict)> {
+/// How a run ended, with what was made cleaned up.
+pub(super) struct Ended {
+    pub(super) exit: Exit,
+    /// What ended it before its tests could, or was left behind.
+    pub(super) error: Option<String>,
+}
+
+/// Runs a plan and cleans up.
+pub(super) async fn carry_out(session: &Session, plan: &Plan, recorder: &Recorder) -> Result<Ended> {
     let mut signals = Signals::listen()?;
     let policy = Policy::of(plan);
     let _reaper = Reaper::start(policy.clone(), &session.ledger)?;
@@ -84,7 +87,7 @@ async fn execute(
     let tests_failed = tests.iter().any(|test| test.outcome.is_failure());
     let failed = tests_failed || !matches!(end, End::Tested);
     let mut leaves = false;
-    if plan.bundle || (failed && !matches!(end, End::Interrupted(_))) {
+    if plan.bundle || (failed && plan.evidence && !matches!(end, End::Interrupted(_))) {
         // A signal ends this too; the cleanup comes all the same.
         tokio::select! {
             () = evidence::keep(session, plan) => {}
@@ -121,7 +124,7 @@ async fn execute(
     if let Some(signal) = signals.next().now_or_never() {
         (exit, error) = (Exit::Interrupted(signal), error.or(Some("interrupted".to_owned())));
     }
-    finish(session, plan, recorder, start, exit, error)
+    Ok(Ended { exit, error })
 }
 
 /// Takes note of a signal, which may come when the tests are over; whether it is the second, which leaves at once.
@@ -152,6 +155,7 @@ fn finish(
         plan,
         start,
         took: std::time::Duration::try_from(Timestamp::now().duration_since(start)).unwrap_or_default(),
+        cpu: crate::cmd::own_cpu(),
         times: times.as_ref(),
         critical_path: path.as_ref(),
         steps: &record.steps,

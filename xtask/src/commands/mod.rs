@@ -26,6 +26,7 @@ mod evidence;
 mod images;
 mod k8s_test;
 mod new;
+mod sabotage;
 mod schema;
 mod times;
 mod up;
@@ -47,6 +48,7 @@ pub async fn run(command: Command, env: Env) -> Result<Exit> {
         Command::Times(args) => times::run(&args),
         Command::Corpus(args) => interruptible(corpus::run(&args, &env)).await,
         Command::Bench(args) => bench::run(&args, &env).await,
+        Command::Sabotage(args) => sabotage::run(&args, &env).await,
         Command::New(args) => interruptible(new::run(&args, &env)).await,
         Command::Schema(args) => schema::run(args.file),
         Command::Ci(args) => ci::run(&args, &env).await,

@@ -7,6 +7,7 @@ use schemars::schema_for;
 use serde_json::Value;
 
 use crate::cli::SchemaOf;
+use crate::config::sabotage::SabotageFile;
 use crate::config::{ImagesFile, SuiteFile};
 use crate::exit::Exit;
 
@@ -20,6 +21,7 @@ fn schema(file: SchemaOf) -> Result<String> {
     let mut schema = match file {
         SchemaOf::Suite => schema_for!(SuiteFile),
         SchemaOf::Images => schema_for!(ImagesFile),
+        SchemaOf::Sabotage => schema_for!(SabotageFile),
     }
     .to_value();
     forget_defaults(&mut schema);
@@ -58,6 +60,7 @@ mod tests {
     fn the_schemas_in_ci_are_those_of_the_types() {
         is_kept(SchemaOf::Suite, "suite.json");
         is_kept(SchemaOf::Images, "images.json");
+        is_kept(SchemaOf::Sabotage, "sabotage.json");
     }
 
     #[test]
@@ -66,6 +69,9 @@ mod tests {
         assert_eq!(schema["additionalProperties"], false);
         let release = &schema["$defs"]["Release"];
         assert_eq!(release["additionalProperties"], false);
-        assert_eq!(release["properties"]["chart"]["description"], "The chart's folder.");
+        assert_eq!(
+            release["properties"]["chart"]["description"],
+            "The chart's folder, or its package, a .tgz."
+        );
     }
 }

@@ -9,6 +9,7 @@ use crate::{fail, text};
 
 pub mod clusters;
 pub mod images;
+pub mod sabotage;
 pub mod suite;
 pub mod tools;
 

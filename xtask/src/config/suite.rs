@@ -1,6 +1,7 @@
 //! suite.yaml: what a suite deploys, with which variants, and how its tests run.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -40,6 +41,8 @@ pub struct SuiteFile {
     variants: Option<IndexMap<String, Option<SuiteFile>>>,
     /// The tests.
     run: Option<Run>,
+    /// For tests that wait more than they work: so many at the same time, in places of their own beside those of `--jobs`.
+    jobs: Option<NonZeroU16>,
     /// How long all tests together may take, such as 20m.
     #[serde(default, deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
@@ -74,10 +77,16 @@ pub struct Suite {
     pub forwards: BTreeMap<String, Forward>,
     /// The tests.
     pub run: Run,
+    /// Places of their own for its tests, instead of those of the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<NonZeroU16>,
     /// How long all tests together may take.
     pub timeout: Duration,
     /// How long one test may take.
     pub test_timeout: Duration,
+    /// The tests to run; none means all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<String>,
 }
 
 /// A Helm release.
@@ -86,7 +95,7 @@ pub struct Suite {
 pub struct Release {
     /// Its name.
     pub name: String,
-    /// The chart's folder.
+    /// The chart's folder, or its package, a .tgz.
     #[schemars(with = "String")]
     pub chart: Utf8PathBuf,
     /// The role whose namespace it goes into.
@@ -226,6 +235,7 @@ impl SuiteFile {
             forwards: self.forwards.or(below.forwards),
             variants: self.variants.or(below.variants),
             run: self.run.or(below.run),
+            jobs: self.jobs.or(below.jobs),
             timeout: self.timeout.or(below.timeout),
             test_timeout: self.test_timeout.or(below.test_timeout),
         }
@@ -283,8 +293,10 @@ impl SuiteFile {
             releases: file.releases.unwrap_or_default(),
             forwards: file.forwards.unwrap_or_default(),
             run,
+            jobs: file.jobs,
             timeout: file.timeout.unwrap_or(Duration::from_secs(20 * 60)),
             test_timeout: file.test_timeout.unwrap_or(Duration::from_secs(5 * 60)),
+            only: Vec::new(),
         };
         // What is wrong may stand in either.
         let named_in = suite
@@ -326,8 +338,13 @@ impl Suite {
             crate::names::check_label(&format!("{path}: release"), &release.name, 0)?;
             has_role(&self.namespaces, &release.namespace, &what, path)?;
             release.chart = super::existing(&folder, &release.chart, &format!("{what}: chart"), path)?;
-            if !release.chart.join("Chart.yaml").exists() {
-                fail!(Exit::Usage, "{path}: {what}: {} is not a chart: it has no Chart.yaml", release.chart);
+            let packaged = release.chart.extension() == Some("tgz") && release.chart.is_file();
+            if !packaged && !release.chart.join("Chart.yaml").exists() {
+                fail!(
+                    Exit::Usage,
+                    "{path}: {what}: {} is not a chart: it has no Chart.yaml, and is no .tgz",
+                    release.chart
+                );
             }
             for values in &mut release.values {
                 *values = super::existing(&folder, values, &format!("{what}: values file"), path)?;
@@ -417,6 +434,30 @@ mod tests {
         refused("timeout: soon\n", "default", "`soon` is no duration");
         refused("imagse: []\n", "default", "did you mean `images`?");
         refused("variants: {default: {imagse: []}}\n", "default", "did you mean `images`?");
+    }
+
+    #[test]
+    fn a_chart_is_a_folder_or_a_package() {
+        let root = tempfile::tempdir().unwrap();
+        // A suite is named by its folder.
+        let root = &Utf8Path::from_path(root.path()).unwrap().join("suite");
+        std::fs::create_dir_all(root.join("folder")).unwrap();
+        for path in ["folder/Chart.yaml", "chart-0.1.0.tgz", "chart.yaml"] {
+            std::fs::write(root.join(path), "").unwrap();
+        }
+        let chart = |chart: &str| {
+            let release = format!("releases: [{{name: r, chart: {chart}, namespace: user}}]\n");
+            Ok(file(&release)?.resolve(root, "default")?.releases[0].chart.clone())
+        };
+        for known in ["folder", "chart-0.1.0.tgz"] {
+            assert_eq!(chart(known).unwrap(), root.join(known));
+        }
+        let refused = |named: &str| -> String {
+            let error: anyhow::Error = chart(named).unwrap_err();
+            error.to_string()
+        };
+        assert!(refused("chart.yaml").contains("it has no Chart.yaml, and is no .tgz"));
+        assert!(refused("chart-0.2.0.tgz").contains("chart `chart-0.2.0.tgz` does not exist"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub use turns::{Refused, Turn, Turns};
 
 /// Suites that deploy the same and are tested against one deployment, each with its tests.
 #[derive(Debug)]
-pub struct Group<'a>(pub Vec<(&'a Suite, &'a [Test])>);
+pub struct Group<'a>(pub Vec<(&'a Suite, Vec<&'a Test>)>);
 
 impl<'a> Group<'a> {
     /// The suite in whose name it is deployed.
@@ -45,14 +45,28 @@ pub fn form<'a>(suites: &'a [Suite], tests: &'a [Vec<Test>]) -> Result<Vec<Group
             false => groups.iter_mut().find(|group| deploy_the_same(group.first(), suite)),
         };
         match shared {
-            Some(group) => group.0.push((suite, tests)),
-            None => groups.push(Group(vec![(suite, tests)])),
+            Some(group) => group.0.push((suite, tests.iter().collect())),
+            None => groups.push(Group(vec![(suite, tests.iter().collect())])),
         }
     }
     Ok(groups)
 }
 
-fn deploy_the_same(one: &Suite, other: &Suite) -> bool {
+/// Draws the order of the groups, of their suites and of their tests.
+pub fn shuffle(groups: &mut [Group<'_>], seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    for group in &mut *groups {
+        for (_, tests) in &mut group.0 {
+            random.shuffle(tests);
+        }
+        random.shuffle(&mut group.0);
+    }
+    random.shuffle(groups);
+}
+
+/// Whether one deployment can serve both, unless it is told a suite's name.
+#[must_use]
+pub fn deploy_the_same(one: &Suite, other: &Suite) -> bool {
     let parts = |suite: &Suite| {
         let mut images = suite.images.clone();
         images.sort();

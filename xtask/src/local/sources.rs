@@ -64,14 +64,18 @@ impl Sources {
         suite: &Suite,
         tests: Vec<Utf8PathBuf>,
     ) -> Result<Sources> {
+        // A packaged chart is a file, as values are.
+        let charts = suite.releases.iter().map(|release| release.chart.clone());
+        let (packages, charts): (Vec<_>, Vec<_>) = charts.partition(|chart| chart.is_file());
+        let values = suite.releases.iter().flat_map(|release| release.values.clone());
         let mut sources = Sources {
             definitions: [suite.folder.join(FILE), workspace.ci().join("images.yaml")]
                 .into_iter()
                 .chain(suite.base.clone())
                 .collect(),
             images: Vec::new(),
-            charts: suite.releases.iter().map(|release| release.chart.clone()).collect(),
-            values: suite.releases.iter().flat_map(|release| release.values.clone()).collect(),
+            charts,
+            values: values.chain(packages).collect(),
             fixtures: suite.fixtures.clone(),
             tests,
             git: Vec::new(),

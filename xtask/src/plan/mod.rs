@@ -41,6 +41,11 @@ pub struct Plan {
     pub filters: Vec<String>,
     /// Tests that run at the same time.
     pub jobs: usize,
+    /// How often a test that failed is tried again.
+    pub retries: u16,
+    /// What the order of the tests is drawn from; absent means the suites' own order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shuffle: Option<u64>,
     /// A namespace to deploy into instead of new ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub existing_namespace: Option<String>,
@@ -50,6 +55,9 @@ pub struct Plan {
     pub keep: Keep,
     /// Whether a bundle is written also when all tests pass.
     pub bundle: bool,
+    /// Whether what has failed stays until a bundle is written of it.
+    #[serde(skip)]
+    pub evidence: bool,
     /// Whether to install, start and download what is missing.
     pub setup: bool,
 }
@@ -114,10 +122,13 @@ impl Plan {
             suites,
             filters: args.filters.clone(),
             jobs: args.jobs.map_or(cpus, usize::from),
+            retries: args.retries,
+            shuffle: args.shuffle.map(|seed| seed.unwrap_or_else(|| fastrand::u64(..=u64::from(u32::MAX)))),
             existing_namespace: args.existing_helm_namespace.clone(),
             forward: args.forward,
             keep,
             bundle: args.bundle,
+            evidence: true,
             setup: !args.no_setup,
         })
     }
@@ -179,6 +190,12 @@ impl Plan {
             line("filter", &self.filters.join(" or "));
         }
         line("jobs", &self.jobs.to_string());
+        if self.retries > 0 {
+            line("retries", &format!("{} of a test that fails", self.retries));
+        }
+        if let Some(seed) = self.shuffle {
+            line("order", &format!("shuffled; again by --shuffle {seed}"));
+        }
         let end = match (self.keep, &self.cluster) {
             (Keep::Always, _) => "everything stays in place",
             (Keep::OnFailure, _) => "what has failed stays in place",

@@ -114,6 +114,7 @@ impl Console {
 
     fn test(&self, result: &TestResult) {
         let (mark, style) = match result.outcome {
+            Outcome::Passed if result.is_flaky() => ("FLAKY", &self.styles.warn),
             Outcome::Passed => ("PASS", &self.styles.good),
             Outcome::Failed => ("FAIL", &self.styles.bad),
             Outcome::TimedOut => ("TIME", &self.styles.bad),
@@ -187,9 +188,16 @@ pub fn summary(tests: &[TestResult], verdict: &Verdict, report: &str) -> String 
         out.push_str(&text::indent(&text::tail(&test.tail, 25), "    "));
         out.push_str(&format!("\n  all of its output: {}\n", test.log));
     }
+    for test in tests.iter().filter(|test| test.is_flaky()) {
+        let attempts = test.earlier.len() + 1;
+        let reason = test.earlier.iter().find_map(|attempt| attempt.reason.as_deref());
+        let reason = reason.unwrap_or("no reason known");
+        out.push_str(&format!("\n{} passed at attempt {attempts} only: {reason}\n", name(test)));
+    }
+    let flaky = if verdict.flaky > 0 { format!(" ({} flaky)", verdict.flaky) } else { String::new() };
     let skipped = if verdict.skipped > 0 { format!(", {} skipped", verdict.skipped) } else { String::new() };
     out.push_str(&format!(
-        "\nreport: {report}\n{} passed, {} failed{skipped}\n",
+        "\nreport: {report}\n{} passed{flaky}, {} failed{skipped}\n",
         verdict.passed, verdict.failed
     ));
     out
@@ -216,7 +224,10 @@ mod tests {
 
     #[test]
     fn the_count_stands_alone_on_the_last_line() {
-        let verdict = Verdict { exit: 0, passed: 6, failed: 0, skipped: 0, error: None };
+        let verdict = Verdict { exit: 0, passed: 6, failed: 0, skipped: 0, flaky: 0, error: None };
         assert!(summary(&[], &verdict, "target/x").ends_with("\n6 passed, 0 failed\n"));
+        let verdict = Verdict { flaky: 2, skipped: 1, ..verdict };
+        let end = "\n6 passed (2 flaky), 0 failed, 1 skipped\n";
+        assert!(summary(&[], &verdict, "target/x").ends_with(end));
     }
 }

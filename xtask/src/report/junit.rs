@@ -1,7 +1,7 @@
 //! junit.xml, as CI systems read it.
 
 use anyhow::{Context, Result};
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestRerun, TestSuite};
 
 use crate::events::{Outcome, TestResult};
 
@@ -37,10 +37,18 @@ fn suite_name(test: &TestResult) -> String {
 fn case(test: &TestResult, class: &str) -> TestCase {
     let mut status = match test.outcome {
         Outcome::Passed => TestCaseStatus::success(),
-        Outcome::Failed => TestCaseStatus::non_success(NonSuccessKind::Failure),
-        Outcome::TimedOut => TestCaseStatus::non_success(NonSuccessKind::Error),
+        Outcome::Failed | Outcome::TimedOut => TestCaseStatus::non_success(kind(test.outcome)),
         Outcome::Skipped => TestCaseStatus::skipped(),
     };
+    // Of a test that passed these become `flakyFailure`, else `rerunFailure`.
+    status.add_reruns(test.earlier.iter().map(|attempt| {
+        let mut rerun = TestRerun::new(kind(attempt.outcome));
+        rerun.set_time(attempt.took).set_system_out(attempt.tail.clone());
+        if let Some(reason) = &attempt.reason {
+            rerun.set_message(reason.clone());
+        }
+        rerun
+    }));
     if let Some(reason) = &test.reason {
         status.set_message(reason.clone()).set_description(test.tail.clone());
     }
@@ -52,6 +60,10 @@ fn case(test: &TestResult, class: &str) -> TestCase {
     case
 }
 
+fn kind(outcome: Outcome) -> NonSuccessKind {
+    if outcome == Outcome::TimedOut { NonSuccessKind::Error } else { NonSuccessKind::Failure }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -59,16 +71,31 @@ mod tests {
     use super::*;
     use crate::events::TestId;
 
-    #[test]
-    fn failures_carry_their_reason() {
-        let test = |name: &str, outcome, reason: Option<&str>| TestResult {
+    fn test(name: &str, outcome: Outcome, reason: Option<&str>) -> TestResult {
+        TestResult {
             id: TestId { suite: "s".to_owned(), variant: "default".to_owned(), name: name.to_owned() },
             outcome,
             took: Duration::from_millis(1500),
             reason: reason.map(str::to_owned),
             tail: "last <line>".to_owned(),
             log: "x.log".into(),
-        };
+            earlier: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_test_that_passed_late_is_flaky() {
+        let failed = || vec![test("x", Outcome::Failed, Some("status is FAILURE"))];
+        let late = TestResult { earlier: failed(), ..test("late", Outcome::Passed, None) };
+        let never = TestResult { earlier: failed(), ..test("never", Outcome::Failed, Some("again")) };
+        let xml = render("r", &[late, never], None).unwrap();
+        assert!(xml.contains(r#"<flakyFailure time="1.500" message="status is FAILURE">"#), "{xml}");
+        assert!(xml.contains(r#"<rerunFailure time="1.500" message="status is FAILURE">"#), "{xml}");
+        assert!(xml.contains(r#"failures="1""#), "{xml}");
+    }
+
+    #[test]
+    fn failures_carry_their_reason() {
         let tests = [
             test("good", Outcome::Passed, None),
             test("bad", Outcome::Failed, Some("status is FAILURE")),

@@ -152,6 +152,8 @@ pub struct Verdict {
     pub failed: usize,
     /// Tests marked to be left out.
     pub skipped: usize,
+    /// Tests that passed, and not at their first attempt.
+    pub flaky: usize,
     /// Why the run ended before its tests could.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -167,6 +169,7 @@ impl Verdict {
             passed: count(|outcome| outcome == Outcome::Passed),
             failed: count(Outcome::is_failure),
             skipped: count(|outcome| outcome == Outcome::Skipped),
+            flaky: tests.iter().filter(|test| test.is_flaky()).count(),
             error,
         }
     }
@@ -182,6 +185,9 @@ pub struct Report<'a> {
     /// How long it took, in seconds.
     #[serde(serialize_with = "crate::events::in_seconds", rename = "seconds")]
     pub took: Duration,
+    /// The processor time of our own process, in seconds, without the programs that it ran.
+    #[serde(serialize_with = "crate::events::in_seconds", rename = "cpu_seconds")]
+    pub cpu: Duration,
     /// What passed until the first test; absent when no test started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub times: Option<&'a Times>,

@@ -17,6 +17,8 @@ pub struct Given<'a> {
     pub run: &'a str,
     /// The cluster's kubeconfig.
     pub kubeconfig: &'a Utf8Path,
+    /// The helm program.
+    pub helm: &'a Utf8Path,
     /// The suite's namespaces.
     pub namespaces: &'a Namespaces,
     /// The images of the run, by name.
@@ -35,6 +37,7 @@ pub fn environment(suite: &Suite, given: Given<'_>) -> BTreeMap<String, String> 
         (name::RUN_ID, given.run),
         (name::SUITE, &suite.name),
         (name::VARIANT, &suite.variant),
+        (name::HELM, given.helm.as_str()),
         (name::ARTIFACTS, given.artifacts.as_str()),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))

@@ -28,6 +28,8 @@ pub use contract::{Given, environment};
 pub struct Runner<'a> {
     /// Places for tests that run at the same time, also of other suites.
     pub places: &'a Semaphore,
+    /// How often a test that failed is tried again.
+    pub retries: u16,
     /// Where outputs go, a file for each test.
     pub logs: &'a Utf8Path,
     /// Where to say what happens.
@@ -55,6 +57,11 @@ impl Test {
     pub fn name(&self) -> &str {
         &self.id.name
     }
+
+    /// The name of the file for its output.
+    fn log(&self, suffix: &str) -> String {
+        format!("{}{suffix}.log", self.id.name.replace(['/', ':'], "_"))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +83,11 @@ pub async fn select(suites: &[Suite], compiled: &Compiled, filters: &[String]) -
     let mut known = Vec::new();
     for suite in suites {
         let mut tests = list(suite, compiled).await.or_exit(Exit::Usage)?;
+        if let Some(missing) = suite.only.iter().find(|name| !tests.iter().any(|test| test.name() == *name)) {
+            let near = text::suggestion(missing, tests.iter().map(Test::name));
+            fail!(Exit::Usage, "{} has no test `{missing}`{near}", suite.id());
+        }
+        tests.retain(|test| suite.only.is_empty() || suite.only.contains(&test.id.name));
         known.extend(tests.iter().map(|test| test.id.name.clone()));
         tests.retain(|test| filters.is_empty() || filters.iter().any(|part| test.id.name.contains(part)));
         selected.push(tests);
@@ -103,9 +115,38 @@ pub async fn run(
     let running = tests.iter().map(|test| async {
         let _place = runner.places.acquire().await;
         let end = *end.get_or_init(|| Instant::now() + suite.timeout);
-        run_one(runner, suite, test, environment, end).await
+        let result = attempts(runner, suite, test, environment, end).await;
+        runner.events.emit(&Event::TestFinished(result.clone()));
+        result
     });
     Ok(join_all(running).await)
+}
+
+/// Runs a test until it does not fail, or has no attempt or no time left.
+async fn attempts(
+    runner: Runner<'_>,
+    suite: &Suite,
+    test: &Test,
+    environment: &BTreeMap<String, String>,
+    end: Instant,
+) -> TestResult {
+    let mut earlier: Vec<TestResult> = Vec::new();
+    loop {
+        let log = match earlier.len() {
+            0 => test.log(""),
+            // The first attempt's output says most; it keeps its name.
+            again => test.log(&format!(".{}", again + 1)),
+        };
+        let mut result = run_one(runner, suite, test, environment, end, &log).await;
+        let last = earlier.len() >= usize::from(runner.retries) || Instant::now() >= end;
+        if last || !result.outcome.is_failure() {
+            result.earlier = earlier;
+            return result;
+        }
+        let why = result.reason.as_deref().unwrap_or("no reason known");
+        runner.events.warn(format!("{} {} failed and is tried again: {why}", suite.id(), test.name()));
+        earlier.push(result);
+    }
 }
 
 /// The tests of `suite`, from its binaries or as the one command that it is.
@@ -141,8 +182,9 @@ async fn run_one(
     test: &Test,
     environment: &BTreeMap<String, String>,
     end: Instant,
+    log: &str,
 ) -> TestResult {
-    let log = runner.logs.join(format!("{}.log", test.id.name.replace(['/', ':'], "_")));
+    let log = runner.logs.join(log);
     let mut result = TestResult {
         id: test.id.clone(),
         outcome: Outcome::Skipped,
@@ -150,6 +192,7 @@ async fn run_one(
         reason: None,
         tail: String::new(),
         log: log.clone(),
+        earlier: Vec::new(),
     };
     if !test.ignored {
         runner.events.emit(&Event::TestStarted(test.id.clone()));
@@ -190,7 +233,6 @@ async fn run_one(
             }
         }
     }
-    runner.events.emit(&Event::TestFinished(result.clone()));
     result
 }
 

@@ -31,6 +31,7 @@ mod peers;
 mod ready;
 mod registry;
 mod report;
+mod suites;
 
 use field::Field;
 use peers::Ways;
@@ -63,6 +64,8 @@ pub(super) async fn run(args: &Bench, env: &Env) -> Result<Exit> {
         Bench::Forward(args) => forward::run(args, env).await,
         Bench::Wait(args) => super::interruptible(ready::run(args, false, env)).await,
         Bench::Fail(args) => super::interruptible(ready::run(args, true, env)).await,
+        Bench::Suites(args) => super::interruptible(suites::run(args, env)).await,
+        Bench::Steady(args) => super::interruptible(suites::run_steady(args, env)).await,
     }
 }
 

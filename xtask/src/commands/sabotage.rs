@@ -1,0 +1,283 @@
+//! `sabotage`: breaks on purpose what suites deploy, and demands that their tests notice.
+//!
+//! A copy of the files is changed, never the files themselves; each change is a deployment of its own, and only the tests
+//! that must notice it are run.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use ignore::WalkBuilder;
+use jiff::Timestamp;
+
+use super::k8s_test::{self, Ended};
+use crate::cli::{K8sTest, Sabotage as Args};
+use crate::config::sabotage::{FILE, Sabotage, SabotageFile};
+use crate::config::suite::{self, DEFAULT_VARIANT};
+use crate::config::{ImagesFile, SuiteFile, Workspace, clean};
+use crate::env::Env;
+use crate::events::TestResult;
+use crate::exit::Exit;
+use crate::plan::{Files, Plan};
+use crate::report::Recorder;
+use crate::{fail, names};
+
+/// The folders that a change may be made in.
+const COPIED: [&str; 3] = ["ci", "charts", "test-suites"];
+
+/// A change, in a copy of the files.
+struct Broken {
+    suite: String,
+    sabotage: Sabotage,
+    /// The copy.
+    root: Utf8PathBuf,
+    /// The suite's folder in it, named apart from those of other changes.
+    folder: Utf8PathBuf,
+    /// Whether an image is made of what is changed.
+    image: bool,
+}
+
+impl Broken {
+    /// The suite's name as it is deployed.
+    fn name(&self) -> &str {
+        self.folder.file_name().unwrap_or_default()
+    }
+
+    /// A test's name then: a suite that is a command is one test of the suite's name.
+    fn name_of<'a>(&'a self, test: &'a str) -> &'a str {
+        if test == self.suite { self.name() } else { test }
+    }
+}
+
+/// What one test made of a change.
+struct Finding {
+    suite: String,
+    what: String,
+    test: String,
+    /// Why the test failed; nothing where it passed or was not run.
+    noticed: Option<String>,
+    ran: bool,
+}
+
+pub(super) async fn run(args: &Args, env: &Env) -> Result<Exit> {
+    let workspace = Workspace::here();
+    let files = Files::load(&workspace, &args.suites)?;
+    let scratch = workspace.root.join("target/sabotage");
+    let _ = std::fs::remove_dir_all(&scratch);
+    let mut broken = Vec::new();
+    for (folder, _) in &files.suites {
+        broken.extend(break_suite(&workspace, folder, &scratch)?);
+    }
+    if let Some(every) = args.every {
+        broken = broken.into_iter().step_by(usize::from(every)).collect();
+    }
+    if broken.is_empty() {
+        fail!(Exit::Usage, "there is nothing to break: none of the suites has a {FILE}");
+    }
+    let mut findings = Vec::new();
+    let (of_images, rest): (Vec<_>, Vec<_>) = broken.into_iter().partition(|broken| broken.image);
+    // Deployments of the same images stand side by side; one with an image of its own stands alone.
+    let runs = std::iter::once(rest).chain(of_images.into_iter().map(|broken| vec![broken]));
+    for changes in runs.filter(|changes| !changes.is_empty()) {
+        match try_out(args, env, &workspace, &changes).await? {
+            Ok(found) => findings.extend(found),
+            Err(interrupted) => return Ok(interrupted),
+        }
+    }
+    let table = table(&findings);
+    std::fs::create_dir_all(&scratch)?;
+    std::fs::write(scratch.join("sabotage.md"), &table)?;
+    print!("{table}");
+    let unnoticed = findings.iter().filter(|finding| finding.noticed.is_none()).count();
+    println!("\n{} noticed, {unnoticed} not noticed", findings.len() - unnoticed);
+    Ok(if unnoticed == 0 { Exit::Passed } else { Exit::TestsFailed })
+}
+
+/// Copies of the files, one for each change of a suite.
+fn break_suite(workspace: &Workspace, folder: &Utf8Path, scratch: &Utf8Path) -> Result<Vec<Broken>> {
+    let Some(file) = SabotageFile::load(folder)? else { return Ok(Vec::new()) };
+    let suite = folder.file_name().unwrap_or_default().to_owned();
+    let Ok(inside) = folder.strip_prefix(&workspace.root) else {
+        fail!(
+            Exit::Usage,
+            "{folder} is not in {}: only suites of this workspace can be broken",
+            workspace.root
+        );
+    };
+    let mut broken = Vec::new();
+    for (number, sabotage) in (1..).zip(file.sabotage) {
+        let name = format!("{suite}-{number}");
+        let root = scratch.join(&name);
+        for part in COPIED {
+            copy(&workspace.root.join(part), &root.join(part))?;
+        }
+        let original = root.join(inside);
+        let mut image = false;
+        for edit in &sabotage.edits {
+            let path = clean(&original.join(&edit.file));
+            let Ok(place) = path.strip_prefix(&root) else {
+                fail!(
+                    Exit::Usage,
+                    "{}: {} is outside of {}",
+                    folder.join(FILE),
+                    edit.file,
+                    COPIED.join("/, ")
+                );
+            };
+            image |= place.starts_with("ci/images");
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("read {place}, which {} wants to change", folder.join(FILE)))?;
+            std::fs::write(&path, edit.apply(place, &text)?).with_context(|| format!("write {path}"))?;
+        }
+        let folder = original.with_file_name(&name);
+        std::fs::rename(&original, &folder).with_context(|| format!("rename {original}"))?;
+        broken.push(Broken { suite: suite.clone(), sabotage, root, folder, image });
+    }
+    Ok(broken)
+}
+
+/// What git would not commit is not copied: results and caches.
+fn copy(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
+    for entry in WalkBuilder::new(from).hidden(false).require_git(false).build() {
+        let entry = entry?;
+        let path = Utf8Path::from_path(entry.path()).context("a path that is not UTF-8")?;
+        let target = to.join(path.strip_prefix(from)?);
+        if path.is_dir() {
+            std::fs::create_dir_all(&target).with_context(|| format!("make {target}"))?;
+        } else {
+            std::fs::copy(path, &target).with_context(|| format!("copy {path} to {target}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Deploys changed suites and runs the tests that must notice; the exit code where a signal came.
+async fn try_out(
+    args: &Args,
+    env: &Env,
+    workspace: &Workspace,
+    changes: &[Broken],
+) -> Result<Result<Vec<Finding>, Exit>> {
+    let start = Timestamp::now();
+    let images = ImagesFile::load(&changes[0].root.join("ci/images.yaml"))?;
+    let images =
+        if changes[0].image { images } else { ImagesFile::load(&workspace.ci().join("images.yaml"))? };
+    let mut suites = Vec::new();
+    for Broken { folder, .. } in changes {
+        suites.push((folder.clone(), SuiteFile::load(&folder.join(suite::FILE))?));
+    }
+    let files = Files { workspace: workspace.clone(), images: images.clone(), suites };
+    let flags = K8sTest {
+        variant: vec![DEFAULT_VARIANT.to_owned()],
+        cluster: args.cluster.clone(),
+        no_setup: args.no_setup,
+        jobs: args.jobs,
+        ..K8sTest::default()
+    };
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    let mut plan = Plan::resolve(&flags, env, &files, &names::run_id(start), cpus)?;
+    plan.evidence = false;
+    for (suite, change) in plan.suites.iter_mut().zip(changes) {
+        suite.only = change.sabotage.fails.iter().map(|test| change.name_of(test).to_owned()).collect();
+    }
+    let recorder = Recorder::default();
+    let mut session = super::session(env, Some(Box::new(recorder.clone())))?;
+    session.images = images;
+    let Ended { exit, error } = k8s_test::carry_out(&session, &plan, &recorder).await?;
+    match exit {
+        Exit::Interrupted(_) | Exit::Usage | Exit::Environment => {
+            if let Some(error) = error {
+                eprintln!("\nerror: {error}");
+            }
+            return Ok(Err(exit));
+        }
+        _ => {}
+    }
+    let tests = recorder.record().tests;
+    Ok(Ok(changes.iter().flat_map(|change| findings(change, &tests)).collect()))
+}
+
+fn findings(change: &Broken, tests: &[TestResult]) -> Vec<Finding> {
+    let suite = change.name();
+    let of = |test: &String| {
+        let name = change.name_of(test);
+        let result = tests.iter().find(|result| result.id.suite == suite && result.id.name == name);
+        let failed = result.filter(|result| result.outcome.is_failure());
+        let noticed = failed.map(|result| result.reason.clone().unwrap_or_else(|| "it failed".to_owned()));
+        let what = change.sabotage.what.clone();
+        Finding { suite: change.suite.clone(), what, test: test.clone(), noticed, ran: result.is_some() }
+    };
+    change.sabotage.fails.iter().map(of).collect()
+}
+
+fn table(findings: &[Finding]) -> String {
+    let mut out = String::from("| suite | what is wrong | test | how it notices |\n|---|---|---|---|\n");
+    for Finding { suite, what, test, noticed, ran } in findings {
+        let how = match noticed {
+            Some(reason) => cell(reason),
+            None if *ran => "**it passes**".to_owned(),
+            None => "**it was not run**: see above".to_owned(),
+        };
+        let _ = writeln!(out, "| {suite} | {what} | `{test}` | {how} |");
+    }
+    out
+}
+
+/// The beginning of a reason, in one line of a table.
+fn cell(reason: &str) -> String {
+    let line = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    line.replace('|', "\\|").chars().take(160).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_that_passes_is_shown_as_such() {
+        let finding = |test: &str, noticed: Option<&str>, ran| Finding {
+            suite: "s".to_owned(),
+            what: "no secret".to_owned(),
+            test: test.to_owned(),
+            noticed: noticed.map(str::to_owned),
+            ran,
+        };
+        let all = [
+            finding("a", Some("left\n  right | wrong"), true),
+            finding("b", None, true),
+            finding("c", None, false),
+        ];
+        expect_test::expect![[r"
+            | suite | what is wrong | test | how it notices |
+            |---|---|---|---|
+            | s | no secret | `a` | left right \| wrong |
+            | s | no secret | `b` | **it passes** |
+            | s | no secret | `c` | **it was not run**: see above |
+        "]]
+        .assert_eq(&table(&all));
+    }
+
+    #[test]
+    fn a_change_is_made_in_a_copy() {
+        let root = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(root.path()).unwrap();
+        let workspace = Workspace { root: root.join("w") };
+        let folder = workspace.suites().join("one");
+        for part in COPIED {
+            std::fs::create_dir_all(workspace.root.join(part)).unwrap();
+        }
+        std::fs::create_dir_all(&folder).unwrap();
+        let values = workspace.ci().join("values.yaml");
+        std::fs::write(&values, "replicas: 1\n").unwrap();
+        let text =
+            "sabotage: [{what: none, edits: [{file: ../../ci/values.yaml, from: '1', to: '0'}], fails: [t]}]";
+        std::fs::write(folder.join(FILE), text).unwrap();
+        let broken = break_suite(&workspace, &folder, &root.join("scratch")).unwrap();
+        assert_eq!(broken.len(), 1);
+        assert_eq!(broken[0].folder, root.join("scratch/one-1/test-suites/one-1"));
+        assert!(broken[0].folder.exists() && !broken[0].image);
+        let copied = std::fs::read_to_string(broken[0].root.join("ci/values.yaml")).unwrap();
+        assert_eq!(copied, "replicas: 0\n");
+        assert_eq!(std::fs::read_to_string(&values).unwrap(), "replicas: 1\n");
+    }
+}
