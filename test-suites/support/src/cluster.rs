@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 pub use execute::{Executed, execute};
-pub use state::{State, is_complete, is_finished, is_running};
+pub use state::{State, is_complete, is_finished, is_ready, is_running};
 
 /// What stopped a question to the cluster from being answered.
 #[derive(Debug, thiserror::Error)]

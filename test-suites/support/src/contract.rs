@@ -12,6 +12,8 @@ pub const RUN_ID: &str = "K8S_TEST_RUN_ID";
 pub const SUITE: &str = "K8S_TEST_SUITE";
 /// Name of the suite's variant that is deployed.
 pub const VARIANT: &str = "K8S_TEST_VARIANT";
+/// The helm program that the suite was deployed with.
+pub const HELM: &str = "K8S_TEST_HELM";
 /// Folder for what a test wants to keep.
 pub const ARTIFACTS: &str = "K8S_TEST_ARTIFACTS";
 /// Followed by a namespace role: the name of its namespace.
@@ -140,6 +142,15 @@ impl Contract {
     pub fn image(&self, name: &str) -> Result<&str, Error> {
         find(&self.images, IMAGE, "images", name)
     }
+}
+
+/// The helm program that the suite was deployed with. Tests that only render charts need nothing else of the contract.
+///
+/// # Errors
+/// The variable is not set.
+pub fn helm() -> Result<PathBuf, Error> {
+    let program = env::var_os(HELM).filter(|program| !program.is_empty());
+    program.map(PathBuf::from).ok_or_else(|| Error::Missing { variable: HELM.to_owned() })
 }
 
 fn find<'a>(

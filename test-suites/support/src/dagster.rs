@@ -1,6 +1,7 @@
 //! A client of Dagster's webserver: what the suites ask it over GraphQL, with answers as types.
 
 mod answer;
+mod automation;
 mod event;
 mod run;
 mod run_log;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+pub use automation::{Repository, Schedule, Sensor, Tick};
 pub use event::{Event, PythonError};
 pub use run::{Launch, Location, Run, RunId, RunStatus, Tag};
 pub use run_log::RunLog;
@@ -260,6 +262,8 @@ const EVENTS: &str = "query ($runId: ID!, $cursor: String) {
         __typename
         ... on MessageEvent { message timestamp level stepKey eventType }
         ... on ErrorEvent { error { message stack causes { message stack } } }
+        ... on MaterializationEvent { metadataEntries { label ... on BoolMetadataEntry { boolValue } } }
+        ... on EngineEvent { metadataEntries { label ... on TextMetadataEntry { text } } }
       }
     }
     ... on Error { message }
@@ -276,6 +280,8 @@ const FOLLOW: &str = "subscription ($runId: ID!, $cursor: String) {
         __typename
         ... on MessageEvent { message timestamp level stepKey eventType }
         ... on ErrorEvent { error { message stack causes { message stack } } }
+        ... on MaterializationEvent { metadataEntries { label ... on BoolMetadataEntry { boolValue } } }
+        ... on EngineEvent { metadataEntries { label ... on TextMetadataEntry { text } } }
       }
     }
     ... on PipelineRunLogsSubscriptionFailure { message }

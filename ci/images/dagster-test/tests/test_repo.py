@@ -43,8 +43,25 @@ class Repo(unittest.TestCase):
                 "k8s_ops_in_order_job",
                 "execute_k8s_job_job",
                 "execute_k8s_job_again_job",
+                "pipes_job",
+                "pipes_failure_job",
+                "pipes_slow_job",
+                "pipes_init_container_job",
+                "pipes_file_job",
+                "pipes_session_job",
+                "await_pod_job",
+                "await_k8s_job_job",
+                "tell_of_pods_job",
                 "slow_execute_k8s_op_job",
                 "resource_job_celery_k8s",
+                "retry_job_celery_k8s",
+                "hard_failer_job_celery_k8s",
+                "resources_limit_job_celery_k8s",
+                "volume_mount_job_celery_k8s",
+                "two_queues_job_celery_k8s",
+                "extra_queue_job_celery_k8s",
+                "acks_early_job_celery_k8s",
+                "acks_late_job_celery_k8s",
             },
         )
 
@@ -55,6 +72,11 @@ class Repo(unittest.TestCase):
     def test_counts_letters_of_a_subset(self):
         result = self.job("demo_job").execute_in_process(run_config=config("env_subset.yaml"), op_selection=["count_letters"])
         self.assertEqual(result.output_for_node("count_letters"), {"b": 1, "a": 1, "r": 1})
+
+    def test_names_the_queue_of_an_op_and_no_other(self):
+        two = self.job("two_queues_job_celery_k8s")
+        queues = [two.get_op(name).tags.get("dagster-celery/queue") for name in ["multiply_the_word", "count_letters"]]
+        self.assertEqual(queues, [None, "extra-queue-1"])
 
     def test_failure_carries_its_message(self):
         with self.assertRaisesRegex(Exception, "Op Exception Message"):

@@ -1,5 +1,6 @@
 //! Dagster's `k8s_job_op` and `execute_k8s_job`, from outside: the Jobs that they run, what these say, and what of them is left.
 
+mod client;
 mod configured;
 mod ends;
 mod several;

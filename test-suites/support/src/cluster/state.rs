@@ -103,6 +103,12 @@ pub fn is_running(pod: &Pod) -> bool {
         && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }
 
+/// Whether a pod runs, and its containers say that they can do their work.
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    is_running(pod) && conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
 #[cfg(test)]
 mod tests {
     use serde::de::DeserializeOwned;
@@ -181,5 +187,15 @@ mod tests {
         };
         assert!(is_running(&pod(Value::Null)));
         assert!(!is_running(&pod(json!("2026-01-01T00:00:00Z"))));
+    }
+
+    #[test]
+    fn a_pod_is_ready_by_its_condition() {
+        let pod = |phase: &str, status: &str| -> Pod {
+            object(json!({"metadata": {"name": "p"}, "status": {"phase": phase, "conditions": [
+                {"type": "Ready", "status": status}]}}))
+        };
+        assert!(is_ready(&pod("Running", "True")));
+        assert!(!is_ready(&pod("Running", "False")) && !is_ready(&pod("Succeeded", "True")));
     }
 }

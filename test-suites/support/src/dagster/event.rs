@@ -22,6 +22,16 @@ pub struct Event {
     pub step_key: Option<String>,
     /// What went wrong.
     pub error: Option<PythonError>,
+    #[serde(default)]
+    metadata_entries: Vec<Metadata>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    label: String,
+    bool_value: Option<bool>,
+    text: Option<String>,
 }
 
 impl Event {
@@ -32,8 +42,17 @@ impl Event {
 
     /// How long after another event it happened; nothing when Dagster does not say.
     pub fn since(&self, earlier: &Self) -> Option<Duration> {
-        let (then, now): (u64, u64) = (earlier.timestamp.parse().ok()?, self.timestamp.parse().ok()?);
+        let (then, now) = (earlier.milliseconds()?, self.milliseconds()?);
         Some(Duration::from_millis(now.saturating_sub(then)))
+    }
+
+    /// Whether it happened before another one, of whatever run; not when Dagster does not say.
+    pub fn is_before(&self, later: &Self) -> bool {
+        self.milliseconds().zip(later.milliseconds()).is_some_and(|(this, that)| this < that)
+    }
+
+    fn milliseconds(&self) -> Option<u64> {
+        self.timestamp.parse().ok()
     }
 
     /// Whether it is of this type.
@@ -44,6 +63,16 @@ impl Event {
     /// Whether the run does nothing after it.
     pub fn ends_run(&self) -> bool {
         matches!(self.kind(), "RUN_SUCCESS" | "RUN_FAILURE" | "RUN_CANCELED")
+    }
+
+    /// What it says of a made asset, where that is true or false.
+    pub fn flag(&self, label: &str) -> Option<bool> {
+        self.metadata_entries.iter().find(|entry| entry.label == label)?.bool_value
+    }
+
+    /// What Dagster's engine says besides its message, under a label of its own.
+    pub fn detail(&self, label: &str) -> Option<&str> {
+        self.metadata_entries.iter().find(|entry| entry.label == label)?.text.as_deref()
     }
 
     /// Type, step and message, without the error.
@@ -140,6 +169,35 @@ mod tests {
              \n      two\n      three\n      four\n      five\n    caused by\n    Exception: why\
              \n      File \"boom.py\""
         );
+    }
+
+    #[test]
+    fn a_flag_of_an_asset_is_found_by_its_label() {
+        let event = event(
+            r#"{"__typename": "MaterializationEvent", "metadataEntries": [{"label": "path"},
+                {"label": "is_even", "boolValue": true}]}"#,
+        );
+        assert_eq!(
+            [event.flag("is_even"), event.flag("path"), event.flag("other")],
+            [Some(true), None, None]
+        );
+    }
+
+    #[test]
+    fn a_detail_of_the_engine_is_found_by_its_label() {
+        let event = event(
+            r#"{"__typename": "EngineEvent", "metadataEntries": [{"label": "Step key", "text": "slow_op"}]}"#,
+        );
+        assert_eq!([event.detail("Step key"), event.detail("step key")], [Some("slow_op"), None]);
+    }
+
+    #[test]
+    fn an_event_without_a_time_is_before_none() {
+        let at = |time: &str| event(&format!(r#"{{"__typename": "X", "timestamp": "{time}"}}"#));
+        assert!(at("999").is_before(&at("1000")));
+        for (this, that) in [("1000", "999"), ("1000", "1000"), ("", "1"), ("1", "")] {
+            assert!(!at(this).is_before(&at(that)), "{this} and {that}");
+        }
     }
 
     #[test]

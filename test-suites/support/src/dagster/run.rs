@@ -24,6 +24,12 @@ impl RunId {
     }
 }
 
+impl From<&str> for RunId {
+    fn from(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -122,6 +128,8 @@ pub struct Launch {
     pub config: Value,
     /// The tags of the run.
     pub tags: Vec<Tag>,
+    /// The only ops that run; all of the job's if none is named.
+    pub ops: Vec<String>,
 }
 
 impl Launch {
@@ -133,6 +141,7 @@ impl Launch {
             location: LOCATION.to_owned(),
             config: json!({}),
             tags: Vec::new(),
+            ops: Vec::new(),
         }
     }
 
@@ -149,12 +158,21 @@ impl Launch {
         self
     }
 
+    /// The same with one more of the ops that run.
+    #[must_use]
+    pub fn op(mut self, name: impl Into<String>) -> Self {
+        self.ops.push(name.into());
+        self
+    }
+
     pub(super) fn params(&self) -> Value {
+        let ops = (!self.ops.is_empty()).then_some(&self.ops);
         json!({
             "selector": {
                 "repositoryLocationName": self.location,
                 "repositoryName": self.repository,
                 "jobName": self.job,
+                "solidSelection": ops,
             },
             "runConfigData": self.config,
             "executionMetadata": {"tags": self.tags},
@@ -221,11 +239,14 @@ mod tests {
                     "repositoryLocationName": "user-code-deployment-1",
                     "repositoryName": "demo_execution_repo",
                     "jobName": "demo_job",
+                    "solidSelection": null,
                 },
                 "runConfigData": {"ops": {}},
                 "executionMetadata": {"tags": [{"key": "team", "value": "data"}]},
             })
         );
+        let launch = Launch::job("demo_job").op("count_letters");
+        assert_eq!(launch.params()["selector"]["solidSelection"], json!(["count_letters"]));
     }
 
     #[test]

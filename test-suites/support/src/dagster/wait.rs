@@ -40,6 +40,24 @@ impl Dagster {
         }
     }
 
+    /// Makes the webserver ask the code server of a location until it answers with definitions.
+    ///
+    /// # Errors
+    /// It does not within the limit; the error is that of the last attempt.
+    pub async fn await_location(&self, name: &str, limit: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.reload_location(name).await {
+                // The answer comes when it has been loaded.
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                // A server that is ready may be out of the webserver's reach for a moment: gRPC waits between attempts to
+                // connect, and nobody tells when it has.
+                Err(_) => sleep(Duration::from_millis(250)).await,
+            }
+        }
+    }
+
     /// Waits until a run has ended, in whatever way.
     ///
     /// # Errors

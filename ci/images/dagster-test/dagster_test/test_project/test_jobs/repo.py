@@ -5,7 +5,7 @@ Jobs are named by functions and made when they are asked for: a run pod imports 
 
 from dagster import repository
 
-from dagster_test.test_project.test_jobs import k8s_ops
+from dagster_test.test_project.test_jobs import celery_queues, client, k8s_ops, pipes
 from dagster_test.test_project.test_jobs.faults import always_fail_graph, retry_graph
 from dagster_test.test_project.test_jobs.layers import layers_graph
 from dagster_test.test_project.test_jobs.patience import slow_graph, spin_forever_graph
@@ -39,7 +39,7 @@ def demo_execution_repo():
             s3_resource_with_context_manager=s3_resource_with_context_manager,
         ),
     ]
-    return {"jobs": dict(jobs + k8s_ops.jobs())}
+    return {"jobs": dict(jobs + k8s_ops.jobs() + pipes.jobs() + client.jobs() + celery_queues.jobs())}
 
 
 def define_demo_execution_repo():

@@ -1,0 +1,1 @@
+"""Small code locations beside the test project: what is told apart by them, their modules say."""

@@ -1,0 +1,3 @@
+"""The one file in which the image dagster-second differs."""
+
+EDITION = "first"

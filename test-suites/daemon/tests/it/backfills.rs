@@ -1,0 +1,42 @@
+//! Backfills.
+
+use std::time::Duration;
+
+use suite_support::jobs::RUN_LIMIT;
+use suite_support::{RunStatus, Suite};
+use tokio::time::{sleep, timeout};
+
+use crate::{DAEMON_LIMIT, REPOSITORY, workers};
+
+#[tokio::test]
+async fn a_backfill_runs_each_partition_once() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let partitions = ["a", "b", "c"];
+    let backfill = suite.dagster.launch_backfill(&REPOSITORY, "lettered_job", &partitions).await?;
+    let mut ran = Vec::new();
+    for run in workers(&suite, "lettered_job", partitions.len()).await? {
+        let ended = suite.dagster.await_end(&run, RUN_LIMIT).await?;
+        assert_eq!(ended.status, RunStatus::Success);
+        assert_eq!(ended.tag("dagster/backfill"), Some(backfill.as_str()));
+        let partition = ended.tag("dagster/partition").unwrap_or_default().to_owned();
+        let events = suite.dagster.events(&run).await?;
+        let told = format!("partition {partition}");
+        assert!(events.iter().any(|event| event.message == told), "its op was not given {partition}");
+        ran.push(partition);
+    }
+    ran.sort();
+    assert_eq!(ran, partitions);
+    timeout(DAEMON_LIMIT, completed(&suite, &backfill)).await?
+}
+
+async fn completed(suite: &Suite, backfill: &str) -> anyhow::Result<()> {
+    loop {
+        let status = suite.dagster.backfill_status(backfill).await?;
+        if status == "COMPLETED_SUCCESS" {
+            return Ok(());
+        }
+        assert!(["REQUESTED", "COMPLETING"].contains(&status.as_str()), "the backfill is {status}");
+        // Dagster tells nobody of a backfill's end.
+        sleep(Duration::from_secs(1)).await;
+    }
+}

@@ -1,0 +1,48 @@
+//! Dagster's daemon, from outside: what it starts by itself, what it holds back, and what it tries again.
+
+mod backfills;
+mod queue;
+mod restart;
+mod retries;
+mod schedules;
+mod sensors;
+
+use std::time::Duration;
+
+use kube::ResourceExt;
+use serde_json::json;
+use suite_support::cluster::{self, Select};
+use suite_support::dagster::{Repository, RunId};
+use suite_support::{Launch, Suite};
+
+/// The only repository of this suite's code location.
+const REPOSITORY: Repository<'static> = Repository { location: "user-code-deployment-1", name: "automation" };
+
+/// Until the daemon has done something by itself: it looks each 5, 30 or 60 seconds, and the run that it starts boots
+/// Python.
+const DAEMON_LIMIT: Duration = Duration::from_secs(180);
+
+/// A run of a job of this suite.
+fn launch(job: &str) -> Launch {
+    Launch { repository: REPOSITORY.name.to_owned(), ..Launch::job(job) }
+}
+
+/// A run that takes so long; of those with the same value, one goes at a time.
+fn alone(value: &str, seconds: u32) -> Launch {
+    let config = json!({"ops": {"work": {"config": {"seconds": seconds}}}});
+    launch("queued_job").config(config).tag("alone", value)
+}
+
+/// Waits until at least so many runs of a job have a worker in the cluster, and names those that have, oldest first.
+async fn workers(suite: &Suite, job: &str, at_least: usize) -> anyhow::Result<Vec<RunId>> {
+    let labels = format!("dagster/job={job},app.kubernetes.io/component=run_worker");
+    let awaited = format!("{at_least} workers of runs");
+    let enough = |jobs: &[_]| jobs.len() >= at_least;
+    let select = Select::Labels(labels);
+    let mut jobs = cluster::await_objects(suite.user_jobs(), &select, &awaited, DAEMON_LIMIT, enough).await?;
+    jobs.sort_by_key(ResourceExt::creation_timestamp);
+    let run_of = |job: &k8s_openapi::api::batch::v1::Job| {
+        job.labels().get("dagster/run-id").map(|id| RunId::from(id.as_str()))
+    };
+    Ok(jobs.iter().filter_map(run_of).collect())
+}

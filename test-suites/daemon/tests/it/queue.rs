@@ -1,0 +1,73 @@
+//! The queue of runs.
+
+use suite_support::dagster::Event;
+use suite_support::jobs::RUN_LIMIT;
+use suite_support::{Run, RunStatus, Suite};
+
+use crate::alone;
+
+/// The event of a run that is of this type; there is one.
+async fn event(suite: &Suite, run: &Run, kind: &str) -> anyhow::Result<Event> {
+    let mut events = suite.dagster.events(&run.run_id).await?;
+    events.retain(|event| event.is(kind));
+    assert_eq!(events.len(), 1, "{kind} of run {}", run.run_id);
+    Ok(events.remove(0))
+}
+
+async fn succeeds(suite: &Suite, run: &Run) -> anyhow::Result<()> {
+    let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+    assert_eq!(ended.status, RunStatus::Success);
+    Ok(())
+}
+
+async fn started(suite: &Suite, run: &Run) -> anyhow::Result<()> {
+    let started = |event: &Event| event.is("RUN_START");
+    suite.dagster.await_event(&run.run_id, "its start", RUN_LIMIT, started).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_run_waits_in_the_queue_until_its_limit_leaves_room() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    suite
+        .with_run(alone("limit", 5), async |first| {
+            started(&suite, first).await?;
+            suite
+                .with_run(alone("limit", 0), async |second| {
+                    assert_eq!(suite.dagster.run(&second.run_id).await?.status, RunStatus::Queued);
+                    succeeds(&suite, first).await?;
+                    succeeds(&suite, second).await?;
+                    let room = event(&suite, first, "RUN_SUCCESS").await?;
+                    let taken = event(&suite, second, "RUN_STARTING").await?;
+                    assert!(room.is_before(&taken), "taken from the queue while the first went on");
+                    event(&suite, second, "RUN_ENQUEUED").await?;
+                    Ok(())
+                })
+                .await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn of_the_runs_in_the_queue_the_one_of_higher_priority_goes_first() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let ranked = |priority: &str| alone("priority", 0).tag("dagster/priority", priority);
+    suite
+        .with_run(alone("priority", 10), async |holder| {
+            started(&suite, holder).await?;
+            // The lower one first, so that by age it would go before.
+            let low = suite.dagster.launch(&ranked("-1")).await?;
+            let high = suite.dagster.launch(&ranked("1")).await?;
+            for run in [&low, &high] {
+                assert_eq!(suite.dagster.run(&run.run_id).await?.status, RunStatus::Queued);
+            }
+            for run in [holder, &high, &low] {
+                succeeds(&suite, run).await?;
+            }
+            let (high, low) =
+                (event(&suite, &high, "RUN_STARTING").await?, event(&suite, &low, "RUN_STARTING").await?);
+            assert!(high.is_before(&low), "the lower priority went first");
+            Ok(())
+        })
+        .await
+}

@@ -1,0 +1,54 @@
+//! A daemon that is killed.
+
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams};
+use suite_support::cluster::{self, Select, is_ready};
+use suite_support::expect::only;
+use suite_support::jobs::RUN_LIMIT;
+use suite_support::{RunStatus, Suite};
+
+use crate::{DAEMON_LIMIT, REPOSITORY, alone, workers};
+
+const DAEMON: &str = "component=dagster-daemon";
+
+async fn replace_daemon(suite: &Suite) -> anyhow::Result<()> {
+    let pods = suite.system_pods();
+    let found = pods.list(&ListParams::default().labels(DAEMON)).await?.items;
+    let daemon = only(&found, "daemon");
+    pods.delete(&daemon.name_any(), &DeleteParams::default().grace_period(0)).await?;
+    let another = |pods: &[_]| matches!(pods, [pod] if is_ready(pod) && pod.uid() != daemon.uid());
+    let select = Select::Labels(DAEMON.to_owned());
+    cluster::await_objects(pods, &select, "a new daemon", DAEMON_LIMIT, another).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_forgets_nothing_and_repeats_nothing() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    suite
+        .with_run(alone("restart", 5), async |first| {
+            let waiting = suite.dagster.launch(&alone("restart", 0)).await?;
+            let sensor = suite.dagster.start_sensor(&REPOSITORY, "keyed_sensor_of_restart").await?;
+            workers(&suite, "restart_job", 1).await?;
+            let replaced = replace_daemon(&suite).await;
+            // The sensor's third look, which it counts from before the restart.
+            let sensed = workers(&suite, "restart_job", 2).await;
+            suite.dagster.stop_sensor(&sensor).await?;
+            replaced?;
+
+            for run in [first, &waiting] {
+                let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+                assert_eq!(ended.status, RunStatus::Success);
+                assert_eq!(suite.jobs_of(run, "run_worker").await?.len(), 1);
+            }
+            let mut keys = Vec::new();
+            for run in &sensed? {
+                let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
+                assert_eq!(ended.status, RunStatus::Success);
+                keys.push(ended.tag("dagster/run_key").unwrap_or_default().to_owned());
+            }
+            assert_eq!(keys, ["asked for at each look", "asked for at the third look"]);
+            Ok(())
+        })
+        .await
+}

@@ -1,0 +1,221 @@
+//! What Dagster's client of the cluster finds out about pods and Jobs that are not its own.
+
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+use suite_support::cluster::{self, Select, is_running};
+use suite_support::expect::only;
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
+use suite_support::{Launch, RunStatus, Suite};
+
+/// A Job of this test, with its containers' scripts by their names.
+async fn make(suite: &Suite, containers: &[(&str, &str)], more: Value) -> anyhow::Result<Job> {
+    let image = suite.contract.image("dagster-test")?;
+    let containers: Vec<_> = containers
+        .iter()
+        .map(|(name, script)| {
+            let mut container = json!({"name": name, "image": image, "imagePullPolicy": "Never",
+                                       "command": ["/bin/sh", "-c", script]});
+            for (key, value) in more.as_object().into_iter().flatten() {
+                container[key] = value.clone();
+            }
+            container
+        })
+        .collect();
+    let job = json!({
+        "metadata": {"generateName": "looked-at-"},
+        "spec": {"backoffLimit": 0, "template": {"spec": {
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": containers,
+        }}},
+    });
+    Ok(suite.user_jobs().create(&PostParams::default(), &serde_json::from_value(job)?).await?)
+}
+
+/// The pod of a Job, once it is so.
+async fn pod(suite: &Suite, job: &Job, awaited: &str, is: impl Fn(&Pod) -> bool) -> anyhow::Result<String> {
+    let select = Select::Labels(format!("job-name={}", job.name_any()));
+    let so = |pods: &[Pod]| pods.iter().any(&is);
+    let pods = cluster::await_objects(suite.user_pods(), &select, awaited, CLUSTER_LIMIT, so).await?;
+    Ok(only(&pods, "pod of the Job").name_any())
+}
+
+fn phase(pod: &Pod, wanted: &str) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some(wanted)
+}
+
+/// Whether a container of the pod waits for this reason.
+fn waits(pod: &Pod, reason: &str) -> bool {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref());
+    waiting.filter_map(|waiting| waiting.reason.as_deref()).any(|of| of == reason)
+}
+
+/// What an op logs, or what it fails with, as one text.
+async fn told(suite: &Suite, launch: Launch, status: RunStatus) -> anyhow::Result<String> {
+    let mut told = String::new();
+    suite
+        .with_run(launch, async |run| {
+            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+            assert_eq!(ended.status, status);
+            for event in suite.dagster.events(&run.run_id).await? {
+                if event.is("LogMessageEvent") {
+                    told.push_str(&event.message);
+                }
+                told.extend(event.error_messages());
+            }
+            Ok(())
+        })
+        .await?;
+    Ok(told)
+}
+
+#[tokio::test]
+async fn a_pod_is_waited_for_until_it_is_ready_or_has_ended() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let wait = |pod: &str, state: &str, seconds: f64| {
+        let config = json!({"pod": pod, "state": state, "seconds": seconds});
+        Launch::job("await_pod_job").config(json!({"ops": {"await_pod": {"config": config}}}))
+    };
+    let lasting = make(&suite, &[("lasting", "echo it works; sleep 300")], json!({})).await?;
+    let lasting = pod(&suite, &lasting, "a pod that lasts", is_running).await?;
+    let failing = make(&suite, &[("failing", "echo whoops; exit 3")], json!({})).await?;
+    let failing = pod(&suite, &failing, "a pod that fails", |pod| phase(pod, "Failed")).await?;
+    let ending = make(&suite, &[("ending", "echo well done")], json!({})).await?;
+    let ending = pod(&suite, &ending, "a pod that ends", |pod| phase(pod, "Succeeded")).await?;
+
+    let (ready, ended, late, failed) = tokio::try_join!(
+        told(&suite, wait(&lasting, "READY", 60.0), RunStatus::Success),
+        told(&suite, wait(&ending, "TERMINATED", 60.0), RunStatus::Success),
+        told(&suite, wait(&lasting, "TERMINATED", 1.0), RunStatus::Failure),
+        told(&suite, wait(&failing, "TERMINATED", 60.0), RunStatus::Failure),
+    )?;
+    assert!(ready.contains("it works"), "{ready}");
+    assert!(ended.contains("well done"), "{ended}");
+    assert!(late.contains("Timed out while waiting for pod to get to status TERMINATED"), "{late}");
+    assert!(failed.contains("Container \"failing\" failed") && failed.contains("whoops"), "{failed}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_job_is_waited_for_until_it_has_succeeded() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let wait = |job: &Job| {
+        let config = json!({"ops": {"await_k8s_job": {"config": {"job": job.name_any()}}}});
+        Launch::job("await_k8s_job_job").config(config)
+    };
+    // As long as the run needs to begin to look.
+    let good = make(&suite, &[("good", "sleep 10")], json!({})).await?;
+    let bad = make(&suite, &[("bad", "sleep 10; exit 1")], json!({})).await?;
+    let (succeeded, failed) = tokio::try_join!(
+        told(&suite, wait(&good), RunStatus::Success),
+        told(&suite, wait(&bad), RunStatus::Failure),
+    )?;
+    let pod = pod(&suite, &good, "its pod", |_| true).await?;
+    assert!(succeeded.contains(&format!("{} had {pod}", good.name_any())), "{succeeded}");
+    assert!(failed.contains("Encountered failed job pods for job"), "{failed}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_a_pod_it_is_told_how_it_is_and_why() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let one = async |script: &str, more: Value| make(&suite, &[("one", script)], more).await;
+    let unschedulable = |pod: &Pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|c| c.type_ == "PodScheduled" && c.status == "False")
+    };
+
+    let unpullable = |pod: &Pod| waits(pod, "ErrImagePull") || waits(pod, "ImagePullBackOff");
+
+    let large = one("true", json!({"resources": {"requests": {"memory": "4000000M"}}})).await?;
+    let running = one("echo time for sleep; sleep 300", json!({})).await?;
+    let format = one("echo 'exec /usr/local/bin/dagster: exec format error'; exit 1", json!({})).await?;
+    let secret = json!({"envFrom": [{"secretRef": {"name": "missing-secret"}}]});
+    let secret = one("true", secret).await?;
+    let image = json!({"image": "k8s-test.local/nobody-built-this:1", "imagePullPolicy": "IfNotPresent"});
+    let image = one("true", image).await?;
+    let good = make(&suite, &[("one", "echo first words"), ("two", "echo second words")], json!({})).await?;
+
+    let cases: [(String, &[&str]); 6] = [
+        (
+            pod(&suite, &large, "a pod without a node", unschedulable).await?,
+            &[
+                "Pod status: Pending",
+                "No logs for container 'one'.",
+                "FailedScheduling",
+                "Insufficient memory",
+            ],
+        ),
+        (
+            pod(&suite, &running, "a pod that runs", cluster::is_ready).await?,
+            &[
+                "Pod status: Running",
+                "Container 'one' status: Ready",
+                "Last 25 log lines for container 'one':",
+                "time for sleep",
+                "No warning events for pod.",
+            ],
+        ),
+        (
+            pod(&suite, &format, "a pod that fails", |pod| phase(pod, "Failed")).await?,
+            &[
+                "Pod status: Failed",
+                "Container 'one' status: Terminated with exit code 1: Error",
+                "contained `exec format error`, which usually means that your Docker image was built",
+                "No warning events for pod.",
+            ],
+        ),
+        (
+            pod(&suite, &secret, "a pod without its secret", |pod| waits(pod, "CreateContainerConfigError"))
+                .await?,
+            &[
+                "Pod status: Pending",
+                "Container 'one' status: Waiting: CreateContainerConfigError: secret \"missing-secret\" not found",
+                "No logs for container 'one'.",
+                "Warning events for pod:",
+            ],
+        ),
+        (
+            pod(&suite, &image, "a pod without its image", unpullable).await?,
+            &[
+                "Pod status: Pending",
+                "Waiting: ",
+                "ImagePull",
+                "nobody-built-this",
+                "Warning events for pod:",
+            ],
+        ),
+        (
+            pod(&suite, &good, "a pod that ends", |pod| phase(pod, "Succeeded")).await?,
+            &[
+                "Pod status: Succeeded",
+                "Container 'one' status: Terminated with exit code 0: Completed",
+                "Container 'two' status: Terminated with exit code 0: Completed",
+                "first words",
+                "second words",
+            ],
+        ),
+    ];
+    for (logs, absent) in [(true, None), (false, Some("first words"))] {
+        let pods: Vec<_> = cases.iter().map(|(pod, _)| pod).collect();
+        let config = json!({"ops": {"tell_of_pods": {"config": {"pods": pods, "logs": logs}}}});
+        let told = told(&suite, Launch::job("tell_of_pods_job").config(config), RunStatus::Success).await?;
+        for (pod, expected) in &cases {
+            let start = told.find(&format!("Debug information for pod {pod}:"));
+            let start = start.ok_or_else(|| anyhow::anyhow!("nothing of pod {pod}: {told}"))?;
+            let of_pod = &told[start..];
+            let end = of_pod[1..].find("Debug information for pod").map_or(of_pod.len(), |end| end + 1);
+            let of_pod = &of_pod[..end];
+            for words in expected.iter().filter(|words| logs || words.contains("status")) {
+                assert!(of_pod.contains(words), "no {words:?} in {of_pod}");
+            }
+        }
+        assert!(
+            absent.is_none_or(|words| !told.contains(words)),
+            "logs in spite of include_container_logs: {told}"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Servers that go and come back. Each test has a location of its own.
+
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use serde_json::json;
+use suite_support::cluster::is_ready;
+use suite_support::dagster::Event;
+use suite_support::expect::{only, only_container};
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
+use suite_support::{RunStatus, Suite};
+
+use crate::{await_server, change_server, edition};
+
+#[tokio::test]
+async fn while_its_code_server_is_away_runs_go_on_and_launches_are_refused() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let config = json!({"ops": {"tell_edition": {"config": {"seconds": 8}}}});
+    suite
+        .with_run(edition("away", "common_job").config(config), async |run| {
+            let started = |event: &Event| event.is("STEP_START");
+            suite.dagster.await_event(&run.run_id, "its step to start", RUN_LIMIT, started).await?;
+            change_server(&suite, "away", &json!({"spec": {"replicas": 0}})).await?;
+            await_server(&suite, "away", "no code server", <[_]>::is_empty).await?;
+            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+            assert_eq!(ended.status, RunStatus::Success);
+            Ok(())
+        })
+        .await?;
+    let error = suite.dagster.reload_location("away").await.unwrap_err().to_string();
+    assert!(error.contains("DagsterUserCodeUnreachableError"), "{error}");
+    let refusal = suite.dagster.launch(&edition("away", "first_job")).await;
+    assert!(refusal.is_err(), "launched without a code server: {refusal:?}");
+    assert!(suite.dagster.location("second").await?.is_loaded());
+
+    change_server(&suite, "away", &json!({"spec": {"replicas": 1}})).await?;
+    let ready = |pods: &[_]| matches!(pods, [pod] if is_ready(pod));
+    await_server(&suite, "away", "its code server", ready).await?;
+    suite.dagster.await_location("away", CLUSTER_LIMIT).await?;
+    suite.succeeded(edition("away", "first_job"), async |_| Ok(())).await
+}
+
+/// A server that dies, and is not taken away: Kubernetes brings another.
+#[tokio::test]
+async fn after_its_code_server_was_killed_a_location_is_there_again() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let servers = await_server(&suite, "killed", "its code server", |pods| pods.len() == 1).await?;
+    let first = only(&servers, "code server");
+    suite.user_pods().delete(&first.name_any(), &DeleteParams::default().grace_period(0)).await?;
+    let another = |pods: &[_]| matches!(pods, [pod] if is_ready(pod) && pod.uid() != first.uid());
+    await_server(&suite, "killed", "a new code server", another).await?;
+    suite.dagster.await_location("killed", CLUSTER_LIMIT).await?;
+    suite.succeeded(edition("killed", "first_job"), async |_| Ok(())).await
+}
+
+#[tokio::test]
+async fn after_a_rollout_its_runs_have_the_new_code() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let new = suite.contract.image("dagster-second")?;
+    let pods = await_server(&suite, "changing", "its code server", |pods| pods.len() == 1).await?;
+    let container = only_container(only(&pods, "code server")).name.clone();
+    // What an upgrade of the release with another image changes.
+    let changed = json!([{
+        "name": container,
+        "image": new,
+        "env": [{"name": "DAGSTER_CURRENT_IMAGE", "value": new}],
+    }]);
+    change_server(&suite, "changing", &json!({"spec": {"template": {"spec": {"containers": changed}}}}))
+        .await?;
+    let replaced = |pods: &[_]| matches!(pods, [pod] if is_ready(pod) && only_container(pod).image.as_deref() == Some(new));
+    await_server(&suite, "changing", "the new code server alone", replaced).await?;
+
+    suite.dagster.await_location("changing", CLUSTER_LIMIT).await?;
+    let refusal = suite.dagster.launch(&edition("changing", "first_job")).await;
+    assert!(refusal.is_err(), "the old edition's job was launched: {refusal:?}");
+    suite
+        .succeeded(edition("changing", "second_job"), async |run| {
+            let (_, pod) = suite.completed(run).await?;
+            assert_eq!(only_container(&pod).image.as_deref(), Some(new));
+            Ok(())
+        })
+        .await
+}
