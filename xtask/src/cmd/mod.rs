@@ -302,6 +302,15 @@ pub fn own_cpu() -> Duration {
     duration(usage.user_time()) + duration(usage.system_time())
 }
 
+/// The most memory that this process itself has held at once, in bytes.
+#[must_use]
+pub fn own_peak_memory() -> u64 {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_SELF) else { return 0 };
+    // Linux tells it in KiB, macOS in bytes (getrusage(2)).
+    let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+    u64::try_from(usage.max_rss()).unwrap_or(0) * unit
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;

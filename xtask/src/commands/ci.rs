@@ -107,9 +107,23 @@ async fn real_tools(env: &Env) -> Result<Counts> {
     .env("K8S_TEST_FEW_KILLS", "1");
     let long = counted("long tests", tests).await?;
     let start = Timestamp::now();
-    let (passed, failed) = super::corpus::live_afresh(&session, &machine).await?;
-    report("corpus", start, &format!("{passed} passed, {failed} failed"));
-    Ok(Counts { passed: client.passed + long.passed + passed, failed: client.failed + long.failed + failed })
+    let mut sabotage = Counts::default();
+    let (passed, failed) = super::corpus::live_afresh(&session, &machine, async |cluster| {
+        let start = Timestamp::now();
+        let Ok((passed, failed)) = super::sabotage::sample(env, cluster).await? else {
+            crate::fail!(Exit::TestsFailed, "`cargo xtask sabotage` came to no result, see above");
+        };
+        sabotage = Counts { passed, failed };
+        report("sabotage", start, &format!("{passed} noticed, {failed} not noticed"));
+        Ok(())
+    })
+    .await?;
+    report("corpus and sabotage", start, &format!("{passed} cases passed, {failed} failed"));
+    let all = [client, long, sabotage, Counts { passed, failed }];
+    Ok(Counts {
+        passed: all.iter().map(|counts| counts.passed).sum(),
+        failed: all.iter().map(|counts| counts.failed).sum(),
+    })
 }
 
 /// Runs tests by cargo and counts them.

@@ -96,11 +96,16 @@ async fn on_cluster(args: &CorpusCases, env: &Env, folder: &Utf8Path, deed: Deed
     Ok(if wrong > 0 && deed == Deed::Live { Exit::TestsFailed } else { Exit::Passed })
 }
 
-/// The live cases on a cluster that is made for them and deleted: how many came out right, how many wrong.
+/// The live cases on a cluster that is made for them and deleted: how many came out right, how many wrong. `then` is done
+/// on it before it goes.
 ///
 /// # Errors
 /// The cluster cannot be made, or cases not applied to it.
-pub(super) async fn live_afresh(session: &Session, machine: &Machine) -> Result<(usize, usize)> {
+pub(super) async fn live_afresh(
+    session: &Session,
+    machine: &Machine,
+    then: impl AsyncFnOnce(&str) -> Result<()>,
+) -> Result<(usize, usize)> {
     let name = format!("{DEFAULT_CLUSTER}-corpus-{}", names::suffix());
     let cases = folder_of_cases();
     let policy = Policy {
@@ -121,6 +126,7 @@ pub(super) async fn live_afresh(session: &Session, machine: &Machine) -> Result<
         let count = chosen.len();
         let site = Site { session, machine, cluster: &name, folder: &cases, jobs: 6 };
         let wrong = site.run(chosen, Deed::Live).await?;
+        then(&name).await?;
         anyhow::Ok((count - wrong, wrong))
     };
     let done = done.await;

@@ -15,13 +15,15 @@ use crate::images::{self, Built};
 use crate::pipeline::Session;
 use crate::plan::DEFAULT_CLUSTER;
 use crate::setup::Machine;
-use crate::{fail, text};
+use crate::{cmd, fail, text};
 
 #[derive(Serialize)]
 struct Answer<'a> {
     images: Vec<&'a Built>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     nodes: Vec<Delivered>,
+    /// The most memory that our own process has held at once, in bytes.
+    peak_memory: u64,
 }
 
 pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
@@ -93,7 +95,7 @@ async fn make(session: &Session, machine: &Machine, names: &[String]) -> Result<
 }
 
 fn print(built: &BTreeMap<String, Built>, nodes: Vec<Delivered>, json: bool) -> Result<()> {
-    let answer = Answer { images: built.values().collect(), nodes };
+    let answer = Answer { images: built.values().collect(), nodes, peak_memory: cmd::own_peak_memory() };
     if json {
         println!("{}", serde_json::to_string_pretty(&answer)?);
     } else {

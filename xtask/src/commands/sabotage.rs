@@ -11,7 +11,7 @@ use ignore::WalkBuilder;
 use jiff::Timestamp;
 
 use super::k8s_test::{self, Ended};
-use crate::cli::{K8sTest, Sabotage as Args};
+use crate::cli::{ClusterArgs, K8sTest, Sabotage as Args};
 use crate::config::sabotage::{FILE, Sabotage, SabotageFile};
 use crate::config::suite::{self, DEFAULT_VARIANT};
 use crate::config::{ImagesFile, SuiteFile, Workspace, clean};
@@ -29,12 +29,10 @@ const COPIED: [&str; 3] = ["ci", "charts", "test-suites"];
 struct Broken {
     suite: String,
     sabotage: Sabotage,
-    /// The copy.
-    root: Utf8PathBuf,
-    /// The suite's folder in it, named apart from those of other changes.
+    /// The suite's folder in the copy, named apart from those of other changes.
     folder: Utf8PathBuf,
-    /// Whether an image is made of what is changed.
-    image: bool,
+    /// The copy's images, where one of them is made of what is changed.
+    images: Option<ImagesFile>,
 }
 
 impl Broken {
@@ -59,7 +57,25 @@ struct Finding {
     ran: bool,
 }
 
+/// Of all changes, CI tries one in so many.
+const SAMPLE: u16 = 10;
+
 pub(super) async fn run(args: &Args, env: &Env) -> Result<Exit> {
+    Ok(match tried(args, env).await? {
+        Ok((_, 0)) => Exit::Passed,
+        Ok(_) => Exit::TestsFailed,
+        Err(ended) => ended,
+    })
+}
+
+/// How many tests notice a sample of the changes, and how many do not; on a Kind cluster that exists.
+pub(super) async fn sample(env: &Env, cluster: &str) -> Result<Result<(usize, usize), Exit>> {
+    let cluster = ClusterArgs { kind_cluster: Some(cluster.to_owned()), ..ClusterArgs::default() };
+    tried(&Args { every: Some(SAMPLE), cluster, ..Args::default() }, env).await
+}
+
+/// How many tests notice and how many do not; the exit code where it ended before that is known.
+async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
     let workspace = Workspace::here();
     let files = Files::load(&workspace, &args.suites)?;
     let scratch = workspace.root.join("target/sabotage");
@@ -75,13 +91,13 @@ pub(super) async fn run(args: &Args, env: &Env) -> Result<Exit> {
         fail!(Exit::Usage, "there is nothing to break: none of the suites has a {FILE}");
     }
     let mut findings = Vec::new();
-    let (of_images, rest): (Vec<_>, Vec<_>) = broken.into_iter().partition(|broken| broken.image);
+    let (of_images, rest): (Vec<_>, Vec<_>) = broken.into_iter().partition(|broken| broken.images.is_some());
     // Deployments of the same images stand side by side; one with an image of its own stands alone.
     let runs = std::iter::once(rest).chain(of_images.into_iter().map(|broken| vec![broken]));
     for changes in runs.filter(|changes| !changes.is_empty()) {
         match try_out(args, env, &workspace, &changes).await? {
             Ok(found) => findings.extend(found),
-            Err(interrupted) => return Ok(interrupted),
+            Err(ended) => return Ok(Err(ended)),
         }
     }
     let table = table(&findings);
@@ -89,8 +105,9 @@ pub(super) async fn run(args: &Args, env: &Env) -> Result<Exit> {
     std::fs::write(scratch.join("sabotage.md"), &table)?;
     print!("{table}");
     let unnoticed = findings.iter().filter(|finding| finding.noticed.is_none()).count();
-    println!("\n{} noticed, {unnoticed} not noticed", findings.len() - unnoticed);
-    Ok(if unnoticed == 0 { Exit::Passed } else { Exit::TestsFailed })
+    let noticed = findings.len() - unnoticed;
+    println!("\n{noticed} noticed, {unnoticed} not noticed");
+    Ok(Ok((noticed, unnoticed)))
 }
 
 /// Copies of the files, one for each change of a suite.
@@ -112,7 +129,7 @@ fn break_suite(workspace: &Workspace, folder: &Utf8Path, scratch: &Utf8Path) -> 
             copy(&workspace.root.join(part), &root.join(part))?;
         }
         let original = root.join(inside);
-        let mut image = false;
+        let mut changed = Vec::new();
         for edit in &sabotage.edits {
             let path = clean(&original.join(&edit.file));
             let Ok(place) = path.strip_prefix(&root) else {
@@ -124,16 +141,24 @@ fn break_suite(workspace: &Workspace, folder: &Utf8Path, scratch: &Utf8Path) -> 
                     COPIED.join("/, ")
                 );
             };
-            image |= place.starts_with("ci/images");
             let text = std::fs::read_to_string(&path)
                 .with_context(|| format!("read {place}, which {} wants to change", folder.join(FILE)))?;
             std::fs::write(&path, edit.apply(place, &text)?).with_context(|| format!("write {path}"))?;
+            changed.push(path);
         }
+        // The original stays: an image may be made of what is in it.
         let folder = original.with_file_name(&name);
-        std::fs::rename(&original, &folder).with_context(|| format!("rename {original}"))?;
-        broken.push(Broken { suite: suite.clone(), sabotage, root, folder, image });
+        copy(&original, &folder)?;
+        let images = changed_images(&ImagesFile::load(&root.join("ci/images.yaml"))?, &changed);
+        broken.push(Broken { suite: suite.clone(), sabotage, folder, images });
     }
     Ok(broken)
+}
+
+/// The images, if any is made of what was changed.
+fn changed_images(images: &ImagesFile, changed: &[Utf8PathBuf]) -> Option<ImagesFile> {
+    let mut sources = images.images.values().flat_map(|image| image.build.iter().chain(&image.recipe));
+    sources.any(|source| changed.iter().any(|path| path.starts_with(source))).then(|| images.clone())
 }
 
 /// What git would not commit is not copied: results and caches.
@@ -159,9 +184,10 @@ async fn try_out(
     changes: &[Broken],
 ) -> Result<Result<Vec<Finding>, Exit>> {
     let start = Timestamp::now();
-    let images = ImagesFile::load(&changes[0].root.join("ci/images.yaml"))?;
-    let images =
-        if changes[0].image { images } else { ImagesFile::load(&workspace.ci().join("images.yaml"))? };
+    let images = match &changes[0].images {
+        Some(images) => images.clone(),
+        None => ImagesFile::load(&workspace.ci().join("images.yaml"))?,
+    };
     let mut suites = Vec::new();
     for Broken { folder, .. } in changes {
         suites.push((folder.clone(), SuiteFile::load(&folder.join(suite::FILE))?));
@@ -267,6 +293,7 @@ mod tests {
             std::fs::create_dir_all(workspace.root.join(part)).unwrap();
         }
         std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(workspace.ci().join("images.yaml"), "images: {}").unwrap();
         let values = workspace.ci().join("values.yaml");
         std::fs::write(&values, "replicas: 1\n").unwrap();
         let text =
@@ -275,8 +302,8 @@ mod tests {
         let broken = break_suite(&workspace, &folder, &root.join("scratch")).unwrap();
         assert_eq!(broken.len(), 1);
         assert_eq!(broken[0].folder, root.join("scratch/one-1/test-suites/one-1"));
-        assert!(broken[0].folder.exists() && !broken[0].image);
-        let copied = std::fs::read_to_string(broken[0].root.join("ci/values.yaml")).unwrap();
+        assert!(broken[0].folder.exists() && broken[0].images.is_none());
+        let copied = std::fs::read_to_string(root.join("scratch/one-1/ci/values.yaml")).unwrap();
         assert_eq!(copied, "replicas: 0\n");
         assert_eq!(std::fs::read_to_string(&values).unwrap(), "replicas: 1\n");
     }

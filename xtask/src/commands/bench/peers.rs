@@ -46,6 +46,8 @@ pub(super) struct Delivery {
     pub(super) took: Duration,
     /// What the nodes were sent, where the peer says so.
     pub(super) bytes: Option<u64>,
+    /// The most memory that its process has held at once, in bytes, where it says so.
+    pub(super) memory: Option<u64>,
 }
 
 /// What the peers work with.
@@ -78,13 +80,14 @@ impl Ways {
         // What was written before is not to be written to the disk at the cost of this.
         tokio::task::spawn_blocking(nix::unistd::sync).await?;
         let start = Instant::now();
-        let mut bytes = None;
+        let (mut bytes, mut memory) = (None, None);
         match peer {
             Peer::Ours => {
                 let (sh, program, cluster) = (Shell::new()?, &self.program, &field.cluster);
                 let command =
                     cmd!(sh, "{program} images load {references...} --kind-cluster {cluster} --json");
-                bytes = sent(&Run::new(command, DELIVERY).success().await?.stdout);
+                let answer = Run::new(command, DELIVERY).success().await?.stdout;
+                (bytes, memory) = (sent(&answer), peak_memory(&answer));
             }
             Peer::KindLoad => {
                 let kind = field.kind.with_deadline(DELIVERY);
@@ -104,7 +107,7 @@ impl Ways {
             _ => references.to_vec(),
         };
         field.ensure_has(&names).await.with_context(|| format!("look at what {} did", peer.name()))?;
-        Ok(Delivery { took, bytes })
+        Ok(Delivery { took, bytes, memory })
     }
 
     /// Has Docker compress the layers of an image, so that it can push changes alone.
@@ -113,7 +116,7 @@ impl Ways {
         let (sh, program, cluster) = (Shell::new()?, &self.program, &field.cluster);
         let command = cmd!(sh, "{program} images load {reference} --kind-cluster {cluster} --prepare");
         Run::new(command, DELIVERY).success().await?;
-        Ok(Delivery { took: start.elapsed(), bytes: None })
+        Ok(Delivery { took: start.elapsed(), bytes: None, memory: None })
     }
 
     async fn by_registry(&self, field: &Field, references: &[String]) -> Result<()> {
@@ -143,6 +146,11 @@ fn at(host: &str, references: &[String]) -> Vec<String> {
 fn sent(json: &str) -> Option<u64> {
     let answer: serde_json::Value = serde_json::from_str(json).ok()?;
     answer["nodes"].as_array()?.iter().map(|node| node["bytes"].as_u64()).sum()
+}
+
+/// The memory that `images load --json` says it has held.
+fn peak_memory(json: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(json).ok()?["peak_memory"].as_u64()
 }
 
 #[cfg(test)]

@@ -19,6 +19,9 @@ pub(super) struct Value {
     /// What the nodes were sent, where the peer says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) bytes: Option<u64>,
+    /// The most memory that its process has held at once, in bytes, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory: Option<u64>,
 }
 
 /// On what it was measured.
@@ -57,8 +60,8 @@ const PEERS: [Peer; 3] = [Peer::Ours, Peer::KindLoad, Peer::Registry];
 
 impl Report {
     pub(super) fn add(&mut self, megabytes: u32, case: BenchCase, peer: Peer, run: u16, delivery: Delivery) {
-        let seconds = delivery.took.as_secs_f64();
-        self.values.push(Value { megabytes, case, peer, run, seconds, bytes: delivery.bytes });
+        let Delivery { took, bytes, memory } = delivery;
+        self.values.push(Value { megabytes, case, peer, run, seconds: took.as_secs_f64(), bytes, memory });
     }
 
     /// Writes `images.md` and `images.json` into `folder`.
@@ -111,6 +114,9 @@ impl Report {
             text::bytes(*memory),
             registry.as_deref().unwrap_or("no registry was found on PATH")
         ));
+        if let Some(memory) = self.values.iter().filter_map(|value| value.memory).max() {
+            out.push_str(&format!("\nThe most memory that ours has held: {}.\n", text::bytes(memory)));
+        }
         if self.facts.is_busy() {
             out.push_str("\n**The machine was busy with something else: these times mean little.**\n");
         }
@@ -189,7 +195,8 @@ mod tests {
             (Peer::KindLoad, 20.0),
             (Peer::KindLoad, 24.0),
         ] {
-            let delivery = Delivery { took: Duration::from_secs_f64(seconds), bytes: None };
+            let took = Duration::from_secs_f64(seconds);
+            let delivery = Delivery { took, bytes: None, memory: None };
             report.add(60, BenchCase::Empty, peer, 1, delivery);
         }
         let table = report.markdown();
