@@ -74,7 +74,7 @@ pub struct K8sTest {
     /// Leave everything in place at the end, as --keep always
     #[arg(long, conflicts_with = "keep")]
     pub no_cleanup: bool,
-    /// Variants to run: names from suite.yaml, or `all`; none means `default`
+    /// Variants to run: names from suite.yaml, or `all`; none means `default`, or a suite's first
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub variant: Vec<String>,
     /// Tests that run at the same time; default: the number of processors
@@ -171,7 +171,7 @@ pub struct Local {
     /// The suite: a name under test-suites/ or the path of a folder with a suite.yaml; none means the only one
     #[arg(value_name = "SUITE")]
     pub suite: Option<String>,
-    /// The variant from suite.yaml; none means `default`
+    /// The variant from suite.yaml; none means `default`, or the first
     #[arg(long, value_name = "NAME")]
     pub variant: Option<String>,
     /// Which cluster to use

@@ -10,7 +10,6 @@ use super::Signals;
 use crate::cli::{Ci, K8sTest};
 use crate::cmd::Run;
 use crate::config::Workspace;
-use crate::config::suite::DEFAULT_VARIANT;
 use crate::env::Env;
 use crate::exit::{Exit, ExitWith, coded};
 use crate::helm::Helm;
@@ -81,7 +80,7 @@ async fn real_tools(env: &Env) -> Result<Counts> {
     let helm = Helm { program: machine.helm.clone(), version: None, kubeconfig: "/dev/null".into() };
     let files = Files::load(&session.workspace, &[])?;
     for (folder, file) in &files.suites {
-        for release in file.resolve(folder, DEFAULT_VARIANT)?.releases {
+        for release in file.resolve(folder, file.first_variant())?.releases {
             let start = Timestamp::now();
             helm.lint(&release.chart).await.or_exit(Exit::TestsFailed)?;
             report("chart lint", start, session.workspace.show(&release.chart).as_str());

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::k8s_test::{self, Ended};
 use crate::cli::{ClusterArgs, K8sTest, Sabotage as Args};
 use crate::config::sabotage::{FILE, Sabotage, SabotageFile};
-use crate::config::suite::{self, DEFAULT_VARIANT};
+use crate::config::suite;
 use crate::config::{ImagesFile, SuiteFile, Workspace, clean};
 use crate::env::Env;
 use crate::events::TestResult;
@@ -194,7 +194,6 @@ async fn try_out(
     }
     let files = Files { workspace: workspace.clone(), images: images.clone(), suites };
     let flags = K8sTest {
-        variant: vec![DEFAULT_VARIANT.to_owned()],
         cluster: args.cluster.clone(),
         no_setup: args.no_setup,
         jobs: args.jobs,

@@ -15,7 +15,7 @@ pub const FILE: &str = "sabotage.yaml";
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SabotageFile {
-    /// The changes; each is deployed by itself, in the suite's variant `default`.
+    /// The changes; each is deployed by itself, in the variant that runs when none is named.
     pub sabotage: Vec<Sabotage>,
 }
 

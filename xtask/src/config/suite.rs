@@ -16,7 +16,7 @@ use crate::{fail, text};
 
 /// The file's name in a suite's folder.
 pub const FILE: &str = "suite.yaml";
-/// The variant that runs when none is named.
+/// The variant of a suite that lists none, and the one that runs when none is named, if it is listed.
 pub const DEFAULT_VARIANT: &str = "default";
 
 /// The file, or one variant in it, or the file that it is based on. A key given replaces the one of what it is laid over.
@@ -241,15 +241,19 @@ impl SuiteFile {
         }
     }
 
-    /// The variants, `default` first if it is not listed.
+    /// The variants as they are listed; `default` alone, if none is.
     #[must_use]
     pub fn variants(&self) -> Vec<&str> {
         let listed = self.variants.iter().flat_map(IndexMap::keys);
-        let mut names: Vec<&str> = listed.map(String::as_str).collect();
-        if !names.contains(&DEFAULT_VARIANT) {
-            names.insert(0, DEFAULT_VARIANT);
-        }
-        names
+        let names: Vec<&str> = listed.map(String::as_str).collect();
+        if names.is_empty() { vec![DEFAULT_VARIANT] } else { names }
+    }
+
+    /// The variant that runs when none is named: `default`, or the first where it is not listed.
+    #[must_use]
+    pub fn first_variant(&self) -> &str {
+        let names = self.variants();
+        if names.contains(&DEFAULT_VARIANT) { DEFAULT_VARIANT } else { names[0] }
     }
 
     /// The suite in `folder` as `variant`.
@@ -260,7 +264,7 @@ impl SuiteFile {
         let path = folder.join(FILE);
         let overlay = match self.variants.as_ref().and_then(|variants| variants.get(variant)) {
             Some(overlay) => overlay.clone().unwrap_or_default(),
-            None if variant == DEFAULT_VARIANT => SuiteFile::default(),
+            None if self.variants() == [variant] => SuiteFile::default(),
             None => fail!(
                 Exit::Usage,
                 "{path}: there is no variant `{variant}`{}",
@@ -407,8 +411,13 @@ mod tests {
     }
 
     #[test]
-    fn default_exists_without_being_listed() {
-        assert_eq!(file("variants: {x: {}}\n").unwrap().variants(), ["default", "x"]);
+    fn default_is_the_variant_of_a_suite_that_lists_none() {
+        let listed = file("variants: {x: {}, y: {}}\n").unwrap();
+        assert_eq!((listed.variants(), listed.first_variant()), (vec!["x", "y"], "x"));
+        refused("variants: {x: {}}\n", "default", "there is no variant `default`");
+        let both = file("variants: {x: {}, default: {}}\n").unwrap();
+        assert_eq!((both.variants(), both.first_variant()), (vec!["x", "default"], "default"));
+        assert_eq!(file("").unwrap().variants(), ["default"]);
         assert!(resolve("", "default").is_ok());
     }
 
@@ -472,7 +481,7 @@ mod tests {
         write("shared/fixtures.yaml", "");
         write(
             "shared/base.yaml",
-            "namespaces: {user: u}\nimages: [a]\nfixtures: [fixtures.yaml]\nvariants: {split: {images: [b]}}\n",
+            "namespaces: {user: u}\nimages: [a]\nfixtures: [fixtures.yaml]\nvariants: {default: {}, split: {images: [b]}}\n",
         );
         let suite = |text: &str, variant: &str| {
             write("one/suite.yaml", text);

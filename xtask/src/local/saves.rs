@@ -114,6 +114,8 @@ impl Saves {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use camino::Utf8Path;
 
     use super::*;
@@ -165,8 +167,14 @@ mod tests {
         let (_folder, root) = folder();
         let mut saves = watch(&root);
         std::fs::write(root.join("fixtures.yaml"), "a: 1").unwrap();
-        // Long enough to see it, too short to take it for the whole change.
-        assert!(tokio::time::timeout(APART / 2, saves.next()).await.is_err());
+        // It is seen, and taken for the beginning of a change.
+        let seen = async {
+            while saves.collected.is_empty() {
+                assert!(futures::poll!(pin!(saves.next())).is_pending());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(SOON, seen).await.unwrap();
         let change = tokio::time::timeout(SOON, saves.next()).await.unwrap();
         assert_eq!(change.paths, [root.join("fixtures.yaml")].into());
     }

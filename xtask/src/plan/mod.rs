@@ -7,7 +7,7 @@ use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{ClusterArgs, ForwardWay, K8sTest, Keep, Provider};
-use crate::config::suite::{DEFAULT_VARIANT, FILE};
+use crate::config::suite::FILE;
 use crate::config::{self, Suite, Workspace};
 use crate::env::Env;
 use crate::exit::Exit;
@@ -266,12 +266,12 @@ impl ClusterPlan {
     }
 }
 
-/// The variants to run: those named, in each suite that has them; without names `default` of each.
+/// The variants to run: those named, in each suite that has them; without names `default` of each, or its first.
 fn variants(args: &K8sTest, files: &Files) -> Result<Vec<Suite>> {
     let mut suites = Vec::new();
     for (folder, file) in &files.suites {
         if args.variant.is_empty() {
-            suites.push(file.resolve(folder, DEFAULT_VARIANT)?);
+            suites.push(file.resolve(folder, file.first_variant())?);
         }
         if args.variant == [ALL_VARIANTS] {
             for variant in file.variants() {
@@ -311,7 +311,7 @@ mod tests {
             images: config::parse("images.yaml".into(), "images: {a: {pull: x}, b: {pull: y}}").unwrap(),
             suites: vec![
                 suite("one", "images: [a]\n"),
-                suite("two", "images: [a, b]\nvariants: {subchart: {}}\n"),
+                suite("two", "images: [a, b]\nvariants: {default: {}, subchart: {}}\n"),
             ],
         }
     }
