@@ -40,6 +40,8 @@ pub mod suite {
     pub const SUITE: &str = "K8S_TEST_SUITE";
     /// The variant's name.
     pub const VARIANT: &str = "K8S_TEST_VARIANT";
+    /// The suite's folder; a copy of it where the suite is broken on purpose.
+    pub const FOLDER: &str = "K8S_TEST_FOLDER";
     /// The helm that the suite was deployed with.
     pub const HELM: &str = "K8S_TEST_HELM";
     /// A folder for what the test wants kept.

@@ -31,11 +31,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* Called with (list $ image). A digest wins over the tag; an image without either is Dagster's own and follows appVersion. */}}
 {{- define "dagster.image" -}}
 {{- $image := index . 1 -}}
+{{- with $image.registry -}}{{ . }}/{{- end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $image.repository $image.digest -}}
 {{- else -}}
-{{- printf "%s:%v" $image.repository ($image.tag | default (index . 0).Chart.AppVersion) -}}
+{{- printf "%s:%s" $image.repository ($image.tag | default (index . 0).Chart.AppVersion | include "dagster.text") -}}
 {{- end -}}
+{{- end -}}
+
+{{/* A plain value as text. All numbers of values are floating point here, and a large one would be written as 1e+06. */}}
+{{- define "dagster.text" -}}
+{{- if kindIs "float64" . -}}{{ toJson . }}{{- else -}}{{ toString . }}{{- end -}}
 {{- end -}}
 
 {{/* JSON of a map with its top-level keys in the snake case that dagster.yaml uses; keys without a value are left out. */}}
@@ -77,8 +83,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $launcher := dict -}}
 {{- if eq .Values.runLauncher.type "K8sRunLauncher" -}}
 {{- $launcher = $config.k8sRunLauncher | default dict -}}
+{{- else if include "dagster.celery.enabled" . -}}
+{{- $launcher = $config.celeryK8sRunLauncher | default dict -}}
 {{- end -}}
 {{- $launcher.jobNamespace | default .Release.Namespace -}}
+{{- end -}}
+
+{{/* What a chart below calls its objects. Called with (list $ its-values its-name length), the length that of name and release together. */}}
+{{- define "dagster.serviceBelow" -}}
+{{- $name := (index . 1).nameOverride | default (index . 2) -}}
+{{- $release := (index . 0).Release.Name | trunc (int (max 1 (sub (index . 3) (len $name)))) | trimSuffix "-" -}}
+{{- (index . 1).fullnameOverride | default (printf "%s-%s" $release $name) | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/*
@@ -86,7 +101,7 @@ The database as every Dagster process sees it. Run pods get the instance, host i
 run in another namespace, the short name of the Service would not resolve.
 */}}
 {{- define "dagster.postgresql.host" -}}
-{{- $service := printf "%s-%s" .Release.Name (.Values.postgresql.nameOverride | default "postgresql") | trunc 63 | trimSuffix "-" -}}
+{{- $service := include "dagster.serviceBelow" (list . .Values.postgresql "postgresql" 51) -}}
 {{- if ne (include "dagster.jobNamespace" .) .Release.Namespace -}}
 {{- $service = printf "%s.%s.svc" $service .Release.Namespace -}}
 {{- end -}}
@@ -125,7 +140,7 @@ DAGSTER_K8S_PIPELINE_RUN_IMAGE_PULL_POLICY: {{ .Values.pipelineRun.image.pullPol
 {{- define "dagster.envData" -}}
 {{- if kindIs "map" . -}}
 {{- range $key, $value := . }}
-{{ $key }}: {{ $value | toString | quote }}
+{{ $key }}: {{ include "dagster.text" $value | quote }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -146,17 +161,22 @@ DAGSTER_K8S_PIPELINE_RUN_IMAGE_PULL_POLICY: {{ .Values.pipelineRun.image.pullPol
 {{- end }}
 {{- end -}}
 
-{{/* Called with (list component-values own-configmap-name). */}}
+{{/* Called with (list $ component-values own-configmap-name). */}}
 {{- define "dagster.container.envFrom" -}}
 - configMapRef:
-    name: {{ index . 1 }}
-{{- range (index . 0).envConfigMaps }}
+    name: {{ index . 2 }}
+{{- range (index . 1).envConfigMaps }}
 - configMapRef:
     {{- toYaml . | nindent 4 }}
 {{- end }}
-{{- range (index . 0).envSecrets }}
+{{- range (index . 1).envSecrets }}
 - secretRef:
     {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- /* The instance names its broker by these variables, so none can load it without them. */}}
+{{- if include "dagster.celery.enabled" (index . 0) }}
+- secretRef:
+    name: {{ include "dagster.celery.secretName" (index . 0) }}
 {{- end }}
 {{- end -}}
 
@@ -257,4 +277,7 @@ DAGSTER_K8S_PIPELINE_RUN_IMAGE_PULL_POLICY: {{ .Values.pipelineRun.image.pullPol
 {{- define "dagster.pod.checksums" -}}
 checksum/dagster-instance: {{ include "dagster.instance" . | sha256sum }}
 checksum/dagster-workspace: {{ include "dagster.workspace" . | sha256sum }}
+{{- if include "dagster.celery.enabled" . }}
+checksum/dagster-celery: {{ include "dagster.celery.secretData" . | sha256sum }}
+{{- end }}
 {{- end -}}

@@ -69,6 +69,8 @@ config: {{ include "dagster.snakecase" ($config.daemonScheduler | default dict) 
 {{- define "dagster.instance.runLauncher" -}}
 {{- if eq .Values.runLauncher.type "CustomRunLauncher" -}}
 {{- include "dagster.instance.customClass" .Values.runLauncher.config.customRunLauncher -}}
+{{- else if include "dagster.celery.enabled" . -}}
+{{- include "dagster.instance.celeryRunLauncher" . -}}
 {{- else -}}
 {{- $launcher := .Values.runLauncher.config.k8sRunLauncher -}}
 module: dagster_k8s
@@ -78,18 +80,10 @@ config:
   {{- with $launcher.kubeconfigFile }}
   kubeconfig_file: {{ . | quote }}
   {{- end }}
-  job_namespace: {{ include "dagster.jobNamespace" . }}
-  service_account_name: {{ include "dagster.serviceAccountName" . }}
   {{- with $launcher.image }}
   job_image: {{ include "dagster.image" (list $ .) | quote }}
   {{- end }}
-  image_pull_policy: {{ $launcher.imagePullPolicy }}
-  {{- with .Values.imagePullSecrets }}
-  image_pull_secrets: {{ toJson . }}
-  {{- end }}
-  dagster_home: {{ .Values.global.dagsterHome | quote }}
-  instance_config_map: {{ include "dagster.instance.configmapName" . }}
-  postgres_password_secret: {{ include "dagster.postgresql.secretName" . }}
+  {{- include "dagster.instance.runPods" (list . $launcher) | nindent 2 }}
   {{- range $key := list "envConfigMaps" "envSecrets" }}
   {{- with get $launcher $key }}
   {{ snakecase $key }}:
@@ -98,18 +92,69 @@ config:
     {{- end }}
   {{- end }}
   {{- end }}
-  {{- range $key := list "envVars" "volumes" "volumeMounts" "labels" "resources" "schedulerName" "securityContext" }}
+  {{- range $key := list "envVars" "resources" "schedulerName" "securityContext" }}
   {{- with get $launcher $key }}
   {{ snakecase $key }}: {{ toJson . }}
   {{- end }}
-  {{- end }}
-  {{- if $launcher.failPodOnRunFailure }}
-  fail_pod_on_run_failure: true
   {{- end }}
   {{- with $launcher.runK8sConfig }}
   run_k8s_config: {{ include "dagster.snakecase" . }}
   {{- end }}
 {{- end -}}
+{{- end -}}
+
+{{/* What both launchers know of the pods of runs. Called with (list $ launcher-values). */}}
+{{- define "dagster.instance.runPods" -}}
+{{- $root := index . 0 -}}
+{{- $launcher := index . 1 -}}
+job_namespace: {{ include "dagster.jobNamespace" $root }}
+service_account_name: {{ include "dagster.serviceAccountName" $root }}
+{{- with $launcher.imagePullPolicy }}
+image_pull_policy: {{ . }}
+{{- end }}
+{{- with $root.Values.imagePullSecrets }}
+image_pull_secrets: {{ toJson . }}
+{{- end }}
+dagster_home: {{ $root.Values.global.dagsterHome | quote }}
+instance_config_map: {{ include "dagster.instance.configmapName" $root }}
+postgres_password_secret: {{ include "dagster.postgresql.secretName" $root }}
+{{- range $key := list "volumes" "volumeMounts" "labels" }}
+{{- with get $launcher $key }}
+{{ snakecase $key }}: {{ toJson . }}
+{{- end }}
+{{- end }}
+{{- if $launcher.failPodOnRunFailure }}
+fail_pod_on_run_failure: true
+{{- end }}
+{{- end -}}
+
+{{/*
+The launcher's configuration is the steps' too: celery_k8s_job_executor reads it from the instance, in the run's pod. So runs and
+steps both have the Secret that says where the broker is.
+*/}}
+{{- define "dagster.instance.celeryRunLauncher" -}}
+{{- $launcher := .Values.runLauncher.config.celeryK8sRunLauncher -}}
+module: dagster_celery_k8s
+class: CeleryK8sRunLauncher
+config:
+  {{- include "dagster.instance.runPods" (list . $launcher) | nindent 2 }}
+  broker:
+    env: DAGSTER_CELERY_BROKER_URL
+  backend:
+    env: DAGSTER_CELERY_BACKEND_URL
+  {{- with $launcher.configSource }}
+  config_source: {{ toJson . }}
+  {{- end }}
+  env_config_maps:
+    - {{ include "dagster.fullname" . }}-pipeline-env
+    {{- range $launcher.envConfigMaps }}
+    - {{ .name }}
+    {{- end }}
+  env_secrets:
+    {{- range $launcher.envSecrets }}
+    - {{ .name }}
+    {{- end }}
+    - {{ include "dagster.celery.secretName" . }}
 {{- end -}}
 
 {{/*

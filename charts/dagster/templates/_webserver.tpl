@@ -66,7 +66,7 @@ spec:
         {{- end }}
       annotations:
         {{- include "dagster.pod.checksums" $root | nindent 8 }}
-        checksum/dagster-env: {{ toJson $webserver.env | sha256sum }}
+        checksum/dagster-env: {{ list $webserver.env (include "dagster.sharedEnv" $root) | toJson | sha256sum }}
         {{- with $webserver.annotations }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -94,7 +94,7 @@ spec:
           env:
             {{- include "dagster.container.env" (list $root $webserver) | nindent 12 }}
           envFrom:
-            {{- include "dagster.container.envFrom" (list $webserver (printf "%s-webserver-env" (include "dagster.fullname" $root))) | nindent 12 }}
+            {{- include "dagster.container.envFrom" (list $root $webserver (printf "%s-webserver-env" (include "dagster.fullname" $root))) | nindent 12 }}
           ports:
             - name: http
               containerPort: {{ $webserver.service.port | int }}

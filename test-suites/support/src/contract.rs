@@ -12,6 +12,8 @@ pub const RUN_ID: &str = "K8S_TEST_RUN_ID";
 pub const SUITE: &str = "K8S_TEST_SUITE";
 /// Name of the suite's variant that is deployed.
 pub const VARIANT: &str = "K8S_TEST_VARIANT";
+/// The folder of the suite.yaml that was deployed.
+pub const FOLDER: &str = "K8S_TEST_FOLDER";
 /// The helm program that the suite was deployed with.
 pub const HELM: &str = "K8S_TEST_HELM";
 /// Folder for what a test wants to keep.
@@ -142,6 +144,12 @@ impl Contract {
     pub fn image(&self, name: &str) -> Result<&str, Error> {
         find(&self.images, IMAGE, "images", name)
     }
+}
+
+/// The folder of the suite.yaml that was deployed: a copy of the suite's own where that is broken on purpose. Nothing
+/// where tests that need no deployment are run by hand.
+pub fn folder() -> Option<PathBuf> {
+    env::var_os(FOLDER).filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
 /// The helm program that the suite was deployed with. Tests that only render charts need nothing else of the contract.

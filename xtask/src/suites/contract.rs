@@ -37,6 +37,7 @@ pub fn environment(suite: &Suite, given: Given<'_>) -> BTreeMap<String, String> 
         (name::RUN_ID, given.run),
         (name::SUITE, &suite.name),
         (name::VARIANT, &suite.variant),
+        (name::FOLDER, suite.folder.as_str()),
         (name::HELM, given.helm.as_str()),
         (name::ARTIFACTS, given.artifacts.as_str()),
     ]

@@ -59,7 +59,7 @@ class Repo(unittest.TestCase):
                 "resources_limit_job_celery_k8s",
                 "volume_mount_job_celery_k8s",
                 "two_queues_job_celery_k8s",
-                "extra_queue_job_celery_k8s",
+                "one_at_a_time_job_celery_k8s",
                 "acks_early_job_celery_k8s",
                 "acks_late_job_celery_k8s",
             },
@@ -75,7 +75,7 @@ class Repo(unittest.TestCase):
 
     def test_names_the_queue_of_an_op_and_no_other(self):
         two = self.job("two_queues_job_celery_k8s")
-        queues = [two.get_op(name).tags.get("dagster-celery/queue") for name in ["multiply_the_word", "count_letters"]]
+        queues = [two.graph.node_named(name).tags.get("dagster-celery/queue") for name in ["multiply_the_word", "count_letters"]]
         self.assertEqual(queues, [None, "extra-queue-1"])
 
     def test_failure_carries_its_message(self):

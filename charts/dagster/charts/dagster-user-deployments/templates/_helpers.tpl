@@ -40,11 +40,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{/* Called with (list $ image). */}}
 {{- define "dagsterUserDeployments.image" -}}
 {{- $image := index . 1 -}}
+{{- with $image.registry -}}{{ . }}/{{- end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $image.repository $image.digest -}}
 {{- else -}}
-{{- printf "%s:%v" $image.repository ($image.tag | default (index . 0).Chart.AppVersion) -}}
+{{- printf "%s:%s" $image.repository ($image.tag | default (index . 0).Chart.AppVersion | include "dagsterUserDeployments.text") -}}
 {{- end -}}
+{{- end -}}
+
+{{/* A plain value as text. All numbers of values are floating point here, and a large one would be written as 1e+06. */}}
+{{- define "dagsterUserDeployments.text" -}}
+{{- if kindIs "float64" . -}}{{ toJson . }}{{- else -}}{{ toString . }}{{- end -}}
 {{- end -}}
 
 {{- define "dagsterUserDeployments.serviceAccountName" -}}
@@ -61,14 +67,27 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- (.Values.global | default dict).postgresqlSecretName | default .Values.postgresqlSecretName -}}
 {{- end -}}
 
+{{- define "dagsterUserDeployments.celeryConfigSecretName" -}}
+{{- (.Values.global | default dict).celeryConfigSecretName | default .Values.celeryConfigSecretName -}}
+{{- end -}}
+
 {{- define "dagsterUserDeployments.dagsterHome" -}}
 {{- (.Values.global | default dict).dagsterHome | default .Values.dagsterHome -}}
 {{- end -}}
 
 {{/* The full name of the dagster chart, which is this release's parent wherever an object of its is named. */}}
 {{- define "dagsterUserDeployments.parentFullname" -}}
-{{- $own := ternary .Release.Name (printf "%s-dagster" .Release.Name) (contains "dagster" .Release.Name) -}}
-{{- (.Values.global | default dict).fullnameOverride | default $own | trunc 63 | trimSuffix "-" -}}
+{{- $global := .Values.global | default dict -}}
+{{- $name := $global.nameOverride | default "dagster" -}}
+{{- $own := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- $global.fullnameOverride | default $own | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What every code server has in its environment, as ConfigMap data. */}}
+{{- define "dagsterUserDeployments.sharedEnv" -}}
+DAGSTER_HOME: {{ include "dagsterUserDeployments.dagsterHome" . | quote }}
+DAGSTER_K8S_PIPELINE_RUN_NAMESPACE: {{ .Release.Namespace | quote }}
+DAGSTER_K8S_PIPELINE_RUN_ENV_CONFIGMAP: {{ printf "%s-pipeline-env" (include "dagsterUserDeployments.parentFullname" .) | quote }}
 {{- end -}}
 
 {{- define "dagsterUserDeployments.instanceConfigMap" -}}

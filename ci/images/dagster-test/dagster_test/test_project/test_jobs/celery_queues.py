@@ -14,6 +14,7 @@ from dagster_test.test_project.test_jobs.pods import resources_limit_graph, volu
 from dagster_test.test_project.test_jobs.words import count_letters, multiply_the_word
 
 QUEUE = "dagster-celery/queue"
+PRIORITY = "dagster-celery/priority"
 
 
 @op
@@ -32,9 +33,16 @@ def two_queues_graph():
     count_letters.tag({QUEUE: "extra-queue-1"})(multiply_the_word())
 
 
+@op
+def trailing_op() -> None:
+    pass
+
+
 @graph
-def extra_queue_graph():
-    slow_op.tag({QUEUE: "extra-queue-1"})()
+def one_at_a_time_graph():
+    # Dagster submits the step with the higher number first; so once it tells of the second, the first is in the queue.
+    slow_op.tag({QUEUE: "one-at-a-time", PRIORITY: "6"})()
+    trailing_op.tag({QUEUE: "one-at-a-time", PRIORITY: "1"})()
 
 
 @graph
@@ -54,7 +62,7 @@ def jobs() -> list[NamedJob]:
         on_celery_k8s(resources_limit_graph, "resources_limit_job_celery_k8s"),
         on_celery_k8s(volume_mount_graph, "volume_mount_job_celery_k8s"),
         on_celery_k8s(two_queues_graph, "two_queues_job_celery_k8s"),
-        on_celery_k8s(extra_queue_graph, "extra_queue_job_celery_k8s"),
+        on_celery_k8s(one_at_a_time_graph, "one_at_a_time_job_celery_k8s"),
         on_celery_k8s(acks_early_graph, "acks_early_job_celery_k8s"),
         on_celery_k8s(acks_late_graph, "acks_late_job_celery_k8s"),
     ]

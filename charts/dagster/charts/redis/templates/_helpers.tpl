@@ -1,0 +1,42 @@
+{{/* Names and labels of the server; `app` and `release` are what tools look for its pod by. */}}
+
+{{- define "redis.fullname" -}}
+{{- $name := .Values.nameOverride | default .Chart.Name -}}
+{{- /* The StatefulSet's name may have 52 characters; cut off is what all of the release's have in common. */ -}}
+{{- $own := printf "%s-%s" (.Release.Name | trunc (int (max 1 (sub 44 (len $name)))) | trimSuffix "-") $name -}}
+{{- .Values.fullnameOverride | default $own | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "redis.master" -}}
+{{- include "redis.fullname" . | trunc 56 | trimSuffix "-" -}}-master
+{{- end -}}
+
+{{- define "redis.headless" -}}
+{{- include "redis.fullname" . | trunc 54 | trimSuffix "-" -}}-headless
+{{- end -}}
+
+{{- define "redis.selectorLabels" -}}
+app: redis
+release: {{ .Release.Name | quote }}
+role: master
+{{- end -}}
+
+{{- define "redis.labels" -}}
+{{ include "redis.selectorLabels" . }}
+chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+heritage: {{ .Release.Service | quote }}
+{{- end -}}
+
+{{- define "redis.image" -}}
+{{- with .Values.image.registry -}}{{ . }}/{{- end -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .Values.image.repository (include "redis.text" .Values.image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A plain value as text. All numbers of values are floating point here, and a large one would be written as 1e+06. */}}
+{{- define "redis.text" -}}
+{{- if kindIs "float64" . -}}{{ toJson . }}{{- else -}}{{ toString . }}{{- end -}}
+{{- end -}}

@@ -1,0 +1,90 @@
+//! The workers' Deployments and Flower, as the chart was told to make them.
+
+use anyhow::Context;
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::Api;
+use serde_json::Value;
+use suite_support::Suite;
+use suite_support::cluster;
+use suite_support::jobs::CLUSTER_LIMIT;
+
+use crate::{calm, workers};
+
+/// Each queue with the number of its workers.
+const QUEUES: [(&str, usize); 5] =
+    [("dagster", 2), ("extra-queue-1", 1), ("one-at-a-time", 1), ("acks-early", 1), ("acks-late", 1)];
+
+#[tokio::test]
+async fn each_queue_has_as_many_workers_as_asked_for_with_its_own_labels() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
+    let deployments: Api<Deployment> =
+        Api::namespaced(suite.client().clone(), suite.contract.namespace("system")?);
+    for (queue, count) in QUEUES {
+        let deployment = deployments.get(&format!("dagster-celery-workers-{queue}")).await?;
+        let spec = deployment.spec.context("a Deployment without a spec")?;
+        assert_eq!(spec.replicas, i32::try_from(count).ok(), "{queue}");
+        let labels = spec.template.metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
+        let label = labels.get("celery-label-key").map(String::as_str);
+        assert_eq!(label, (queue == "extra-queue-1").then_some("celery-label-value"), "{queue}");
+        // A worker that another test has killed is replaced.
+        for pod in workers(&suite, queue, count, CLUSTER_LIMIT).await? {
+            let labels = pod.metadata.labels.unwrap_or_default();
+            assert_eq!(labels.get("celery-label-key").map(String::as_str), label, "{queue}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_worker_has_the_environment_and_the_annotations_that_it_was_given() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
+    for pod in workers(&suite, "dagster", 2, CLUSTER_LIMIT).await? {
+        let annotations = pod.metadata.annotations.unwrap_or_default();
+        let annotation = annotations.get("dagster-integration-tests").map(String::as_str);
+        assert_eq!(annotation, Some("celery-pod-annotation"));
+        let name = pod.metadata.name.context("a pod without a name")?;
+        for (variable, expected) in [
+            ("TEST_SET_ENV_VAR", Some("test_celery_env_var")),
+            ("TEST_ENV_VAR", Some("foobar")),
+            ("TEST_SECRET_ENV_VAR", Some("foobar")),
+            // The code server's.
+            ("WORD_FACTOR", None),
+        ] {
+            let command = ["printenv", variable];
+            let seen =
+                cluster::execute(&suite.system_pods(), &name, "dagster", &command, CLUSTER_LIMIT).await?;
+            let value = (seen.code == 0).then(|| seen.stdout.trim());
+            assert_eq!(value, expected, "{variable} in {name}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn flower_shows_each_worker() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
+    for (queue, count) in QUEUES {
+        workers(&suite, queue, count, CLUSTER_LIMIT).await?;
+    }
+    // It asks the workers itself, and tells of those that answer.
+    let url = format!("{}/workers?refresh=1&json=1", suite.contract.url("flower")?);
+    let answer = reqwest::get(&url).await?.error_for_status()?;
+    let answer: Value = serde_json::from_str(&answer.text().await?)?;
+    println!("{answer:#}");
+    let shown = answer["data"].as_array().context("no list of workers")?;
+    let online = shown.iter().filter(|worker| worker["status"] == true);
+    let names: Vec<_> = online.filter_map(|worker| worker["hostname"].as_str()).collect();
+    for (queue, count) in QUEUES {
+        for pod in workers(&suite, queue, count, CLUSTER_LIMIT).await? {
+            let name = pod.metadata.name.context("a pod without a name")?;
+            assert!(
+                names.iter().any(|worker| worker.ends_with(&format!("@{name}"))),
+                "{name} is not among {names:?}"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! A worker is killed while it follows a step. Celery lets it say that a task is done either when it begins, as is the default, or when it is done.
+
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use suite_support::expect::only;
+use suite_support::jobs::RUN_LIMIT;
+use suite_support::{Run, RunStatus, Suite};
+
+use crate::{calm, is_taken, slow, taker, workers};
+
+/// Waits for the step of a run to work, and kills the only worker of its queue, which follows it; gives the worker's name.
+async fn kill_worker(suite: &Suite, run: &Run, queue: &str) -> anyhow::Result<String> {
+    suite.running_step(run).await?;
+    let worker = only(&workers(suite, queue, 1, RUN_LIMIT).await?, "worker").name_any();
+    let events = suite.dagster.events(&run.run_id).await?;
+    assert_eq!(events.iter().find(|event| is_taken(event)).and_then(taker), Some(worker.as_str()));
+    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    suite.system_pods().delete(&worker, &at_once).await?;
+    Ok(worker)
+}
+
+#[tokio::test]
+async fn a_step_whose_worker_is_killed_ends_and_its_run_does_not() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
+    suite
+        .with_run(slow("acks_early_job_celery_k8s", 5), async |lost| {
+            let killed = kill_worker(&suite, lost, "acks-early").await?;
+            let success = |event: &suite_support::dagster::Event| event.is("STEP_SUCCESS");
+            let what = "its step to end";
+            let success = suite.dagster.await_event(&lost.run_id, what, RUN_LIMIT, success).await?;
+            // In the time that the next worker takes for a step that starts later, it or another would have told the run.
+            suite
+                .succeeded(slow("acks_early_job_celery_k8s", 0), async |later| {
+                    let events = suite.dagster.events(&later.run_id).await?;
+                    let taken = events.iter().find(|event| is_taken(event));
+                    assert!(taken.is_some_and(|taken| success.is_before(taken)), "it was taken too early");
+                    let by = taken.and_then(taker).map(str::to_owned);
+                    assert!(by.is_some() && by.as_deref() != Some(killed.as_str()), "taken by {by:?}");
+                    Ok(())
+                })
+                .await?;
+            let now = suite.dagster.run(&lost.run_id).await?;
+            assert_eq!(now.status, RunStatus::Started);
+            let events = suite.dagster.events(&lost.run_id).await?;
+            assert_eq!(events.iter().filter(|event| is_taken(event)).count(), 1, "taken so often");
+            // It would wait for ever.
+            Ok(suite.dagster.terminate(&lost.run_id).await?)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_step_whose_worker_is_killed_is_followed_on_where_workers_confirm_late() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
+    suite
+        .with_run(slow("acks_late_job_celery_k8s", 5), async |run| {
+            let killed = kill_worker(&suite, run, "acks-late").await?;
+            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+            assert_eq!(ended.status, RunStatus::Success);
+
+            let events = suite.dagster.events(&run.run_id).await?;
+            let takers: Vec<_> = events.iter().filter(|event| is_taken(event)).filter_map(taker).collect();
+            assert!(takers.len() > 1 && takers[0] == killed, "taken by {takers:?}");
+            assert!(takers[1..].iter().all(|taker| *taker != killed), "taken by {takers:?}");
+            // The same Job, which began its step once.
+            let jobs = suite.jobs_of(run, "step_worker").await?;
+            let job = only(&jobs, "Job of a step").name_any();
+            let kept =
+                format!("Did not create Kubernetes job {job} for step slow_op since job name already exists");
+            assert!(events.iter().any(|event| event.message.contains(&kept)), "no event tells: {kept}");
+            assert_eq!(events.iter().filter(|event| event.is("STEP_START")).count(), 1, "steps begun");
+            Ok(())
+        })
+        .await
+}

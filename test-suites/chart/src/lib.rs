@@ -1,0 +1,1 @@
+//! Nothing: the suite is its tests.

@@ -1,0 +1,6 @@
+//! Releases of the charts in the cluster.
+
+mod accepted;
+mod connection;
+mod rights;
+mod upgrade;

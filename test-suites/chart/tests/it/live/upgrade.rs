@@ -1,0 +1,174 @@
+//! A release of the last chart is upgraded to the present one, changed, and rolled back. One test, because each step stands on
+//! the one before.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::Value;
+use suite_support::cluster;
+use suite_support::expect::only_container;
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, in_process, words};
+use suite_support::{Launch, RunId, RunStatus, Suite};
+
+use crate::helm::{self, Chart};
+
+const RELEASE: &str = "dagster";
+const LOCATION: &str = "user-code-deployment-1";
+const WEBSERVER: &str = "component=dagster-webserver";
+const DAEMON: &str = "component=dagster-daemon";
+const CODE: &str = "component=user-deployments";
+const DATABASE: &str = "app=postgresql";
+
+/// What helm is given for a rollout, and a little more for its own end.
+const ROLLOUT: &str = "240s";
+const ROLLOUT_LIMIT: Duration = Duration::from_secs(260);
+
+/// The release under test.
+struct Release<'a> {
+    suite: &'a Suite,
+    namespace: &'a str,
+}
+
+/// A run that has ended, as Dagster tells of it.
+#[derive(Debug, PartialEq)]
+struct Ended {
+    run: RunId,
+    status: RunStatus,
+    events: Vec<(String, String)>,
+}
+
+impl Release<'_> {
+    /// Runs helm on the release.
+    async fn helm(&self, arguments: &[&str], limit: Duration) -> anyhow::Result<String> {
+        let mut all = arguments.to_vec();
+        all.extend(["--namespace", self.namespace]);
+        helm::succeed(&all, "", limit).await
+    }
+
+    /// Brings it to the present chart with one more value, and waits until all is rolled out.
+    async fn upgrade(&self, set: &str) -> anyhow::Result<()> {
+        let chart = Chart::Dagster.folder();
+        let chart = chart.to_str().context("the chart's path is not UTF-8")?;
+        // What the user has said stays, for the rest the present chart's defaults count.
+        let arguments = ["upgrade", RELEASE, chart, "--reset-then-reuse-values", "--set", set];
+        let wait = ["--wait", "--timeout", ROLLOUT];
+        self.helm(&[&arguments[..], &wait].concat(), ROLLOUT_LIMIT).await.map(drop)
+    }
+
+    async fn roll_back(&self) -> anyhow::Result<()> {
+        self.helm(&["rollback", RELEASE, "1", "--wait", "--timeout", ROLLOUT], ROLLOUT_LIMIT).await.map(drop)
+    }
+
+    /// The version of the chart that is deployed, and the number of its revision.
+    async fn deployed(&self) -> anyhow::Result<(String, u64)> {
+        let told = self.helm(&["get", "metadata", RELEASE, "--output", "json"], CLUSTER_LIMIT).await?;
+        let told: Value = serde_json::from_str(&told)?;
+        let version = told["version"].as_str().with_context(|| format!("no version in {told}"))?;
+        Ok((version.to_owned(), told["revision"].as_u64().unwrap_or_default()))
+    }
+
+    /// The pods that work, by what selects them.
+    async fn pods(&self) -> anyhow::Result<BTreeMap<&'static str, Pod>> {
+        let mut pods = BTreeMap::new();
+        for selector in [WEBSERVER, DAEMON, CODE, DATABASE] {
+            let list = ListParams::default().labels(selector);
+            let mut found = self.suite.system_pods().list(&list).await?.items;
+            found.retain(cluster::is_running);
+            pods.insert(selector, suite_support::expect::only(&found, selector).clone());
+        }
+        Ok(pods)
+    }
+
+    /// Everything answers, and a run succeeds; gives that run.
+    async fn works(&self) -> anyhow::Result<Ended> {
+        let told = self.helm(&["test", RELEASE, "--timeout", "100s"], CLUSTER_LIMIT * 2).await?;
+        assert!(told.contains("Succeeded"), "{told}");
+        // The webserver may have begun before the code server.
+        self.suite.dagster.reload_location(LOCATION).await?;
+        let launch = Launch::job("demo_job").config(in_process(words(&serde_json::json!(2))));
+        let run = self.suite.dagster.launch(&launch).await?;
+        let ended = self.suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+        assert_eq!(ended.status, RunStatus::Success);
+        self.ended(run.run_id).await
+    }
+
+    async fn ended(&self, run: RunId) -> anyhow::Result<Ended> {
+        let status = self.suite.dagster.run(&run).await?.status;
+        let events = self.suite.dagster.events(&run).await?;
+        let events = events.iter().map(|event| (event.kind().to_owned(), event.message.clone())).collect();
+        Ok(Ended { run, status, events })
+    }
+
+    /// Earlier runs are told of as they were.
+    async fn remembers(&self, earlier: &[&Ended]) -> anyhow::Result<()> {
+        for ended in earlier {
+            let mut now = self.ended(ended.run.clone()).await?;
+            // A run's worker may have something to say after the run's end.
+            now.events.truncate(ended.events.len());
+            assert_eq!(&now, *ended);
+        }
+        Ok(())
+    }
+
+    /// A variable of the webserver's process.
+    async fn variable(&self, name: &str) -> anyhow::Result<Option<String>> {
+        let pods = self.pods().await?;
+        let pod = &pods[WEBSERVER];
+        let container = &only_container(pod).name;
+        let command = ["printenv", name];
+        let pods = self.suite.system_pods();
+        let seen = cluster::execute(&pods, &pod.name_any(), container, &command, CLUSTER_LIMIT).await?;
+        Ok((seen.code == 0).then(|| seen.stdout.trim().to_owned()))
+    }
+}
+
+/// What selects those pods that are others than before.
+fn replaced(before: &BTreeMap<&'static str, Pod>, after: &BTreeMap<&'static str, Pod>) -> Vec<&'static str> {
+    before.keys().filter(|key| before[*key].uid() != after[*key].uid()).copied().collect()
+}
+
+/// The version of the present chart.
+fn present() -> anyhow::Result<String> {
+    let chart: Value =
+        serde_yaml::from_str(&fs::read_to_string(Chart::Dagster.folder().join("Chart.yaml"))?)?;
+    Ok(chart["version"].as_str().context("Chart.yaml has no version")?.to_owned())
+}
+
+#[tokio::test]
+async fn an_upgrade_keeps_the_data_and_can_be_rolled_back() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let namespace = suite.contract.namespace("system")?;
+    let release = Release { suite: &suite, namespace };
+    if release.deployed().await?.1 != 1 {
+        // An earlier attempt has begun.
+        release.roll_back().await?;
+    }
+    let released = release.deployed().await?.0;
+    let of_released = release.works().await?;
+    let before = release.pods().await?;
+
+    // The database's pod is replaced as well, so that its data have to be on the volume.
+    release.upgrade("postgresql.podAnnotations.upgraded=once").await?;
+    assert_eq!(release.deployed().await?.0, present()?);
+    let upgraded = release.pods().await?;
+    assert!(replaced(&before, &upgraded).contains(&DATABASE), "the database's pod is the same");
+    release.remembers(&[&of_released]).await?;
+    let of_present = release.works().await?;
+
+    // A value of a ConfigMap reaches who reads it, and leaves the others alone.
+    assert_eq!(release.variable("ADDED").await?, None);
+    release.upgrade("dagsterWebserver.env.ADDED=later").await?;
+    assert_eq!(release.variable("ADDED").await?.as_deref(), Some("later"));
+    assert_eq!(replaced(&upgraded, &release.pods().await?), [WEBSERVER]);
+
+    release.roll_back().await?;
+    assert_eq!(release.deployed().await?.0, released);
+    assert_eq!(release.variable("ADDED").await?, None);
+    release.remembers(&[&of_released, &of_present]).await?;
+    release.works().await.map(drop)
+}

@@ -1,0 +1,116 @@
+//! What a process reads only when it starts restarts its pods when it changes, and those of nobody else.
+
+use serde_json::{Value, json};
+
+use crate::helm::render;
+use crate::values::{document, merged};
+
+const WEBSERVER: &str = "Deployment dagster-web";
+const SHOWN: &str = "Deployment dagster-web-read-only";
+const DAEMON: &str = "Deployment dagster-daemon";
+const FIRST: &str = "Deployment dagster-code-first";
+const SECOND: &str = "Deployment dagster-code-second";
+const DATABASE: &str = "StatefulSet dagster-db";
+
+fn server(name: &str, more: &Value) -> Value {
+    let server = json!({"name": name, "port": 3032, "image": {"repository": "code", "pullPolicy": "Never"}});
+    merged(&server, more)
+}
+
+fn servers(all: &[Value]) -> Value {
+    json!({"dagster-user-deployments": {"deployments": all}})
+}
+
+/// Two code servers, and two webservers.
+fn base() -> anyhow::Result<Value> {
+    let full = document("full")?.values;
+    let own = json!({
+        "dagster-user-deployments": {"includeInstance": false},
+        "dagsterWebserver": {"workspace": {"enabled": false}},
+        "migrate": {"enabled": false},
+    });
+    let servers = servers(&[server("first", &json!({})), server("second", &json!({}))]);
+    Ok(merged(&merged(&full, &own), &servers))
+}
+
+/// The workloads whose pods a change replaces.
+async fn replaced(change: &Value) -> anyhow::Result<Vec<String>> {
+    let (before, after) =
+        tokio::try_join!(async { render(base()?).await }, async { render(merged(&base()?, change)).await })?;
+    let (before, after) = (before.pods(), after.pods());
+    let workloads = before.keys().filter(|workload| !workload.starts_with("Pod "));
+    Ok(workloads.filter(|workload| after.get(*workload) != before.get(*workload)).cloned().collect())
+}
+
+async fn check(change: Value, expected: &[&str]) -> anyhow::Result<()> {
+    let mut expected = expected.to_vec();
+    expected.sort_unstable();
+    assert_eq!(replaced(&change).await?, expected, "{change}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_part_s_environment_restarts_that_part() -> anyhow::Result<()> {
+    check(json!({"dagsterWebserver": {"env": {"OF_WEBSERVER": "changed"}}}), &[WEBSERVER, SHOWN]).await?;
+    check(json!({"dagsterDaemon": {"env": {"OF_DAEMON": "changed"}}}), &[DAEMON]).await?;
+    // What runs ask for by its name is read by no process here.
+    check(json!({"pipelineRun": {"env": {"OF_PIPELINE_RUN": "changed"}}}), &[]).await
+}
+
+#[tokio::test]
+async fn the_instance_restarts_who_reads_it() -> anyhow::Result<()> {
+    for change in [
+        json!({"telemetry": {"enabled": false}}),
+        json!({"additionalInstanceConfig": {"nux": {"enabled": true}}}),
+        json!({"dagsterDaemon": {"runMonitoring": {"pollIntervalSeconds": 9}}}),
+        json!({"runLauncher": {"config": {"k8sRunLauncher": {"labels": {"of": "changed"}}}}}),
+    ] {
+        check(change, &[WEBSERVER, SHOWN, DAEMON]).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_shared_environment_restarts_who_reads_it() -> anyhow::Result<()> {
+    check(json!({"pipelineRun": {"image": {"tag": "changed"}}}), &[WEBSERVER, SHOWN, DAEMON]).await?;
+    let home = json!({"global": {"dagsterHome": "/elsewhere"}});
+    check(home, &[WEBSERVER, SHOWN, DAEMON, FIRST, SECOND]).await
+}
+
+#[tokio::test]
+async fn a_code_server_s_values_restart_that_code_server() -> anyhow::Result<()> {
+    let first = server("first", &json!({}));
+    let second = |env: &str| server("second", &json!({"env": {"OF_CODE": env}}));
+    check(servers(&[first.clone(), second("changed")]), &[SECOND]).await?;
+    // A further one is for those who have the workspace.
+    let third = server("third", &json!({}));
+    check(servers(&[first, server("second", &json!({})), third]), &[WEBSERVER, SHOWN, DAEMON]).await
+}
+
+#[tokio::test]
+async fn how_many_there_are_restarts_nobody() -> anyhow::Result<()> {
+    check(json!({"dagsterWebserver": {"replicaCount": 5}}), &[]).await?;
+    let second = server("second", &json!({}));
+    check(servers(&[server("first", &json!({"replicaCount": 5})), second]), &[]).await
+}
+
+#[tokio::test]
+async fn the_database_restarts_by_its_own_values_alone() -> anyhow::Result<()> {
+    check(json!({"postgresql": {"podAnnotations": {"of": "changed"}}}), &[DATABASE]).await?;
+    check(json!({"postgresql": {"postgresqlExtendedConf": {"maxConnections": 9}}}), &[DATABASE]).await?;
+    check(json!({"postgresql": {"service": {"annotations": {"of": "changed"}}}}), &[]).await
+}
+
+#[tokio::test]
+async fn a_new_version_of_the_chart_alone_restarts_nobody() -> anyhow::Result<()> {
+    let manifests = render(base()?).await?;
+    for (workload, pod) in manifests.pods().into_iter().filter(|(workload, _)| !workload.starts_with("Pod "))
+    {
+        let labels = pod["metadata"]["labels"].as_object().into_iter().flatten();
+        for (key, value) in labels {
+            let of_version = matches!(key.as_str(), "helm.sh/chart" | "chart" | "app.kubernetes.io/version");
+            assert!(!of_version, "{workload}: its pods carry {key}={value}");
+        }
+    }
+    Ok(())
+}
