@@ -74,7 +74,7 @@ pub struct K8sTest {
     /// Leave everything in place at the end, as --keep always
     #[arg(long, conflicts_with = "keep")]
     pub no_cleanup: bool,
-    /// Variants to run: names from suite.yaml, or `all`; none means `default`, or a suite's first
+    /// Variants to run: names from suite.yaml, `all`, or `daily` for those not marked nightly; none means `default`, or a suite's first
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub variant: Vec<String>,
     /// Tests that run at the same time; default: the number of processors
@@ -115,7 +115,7 @@ pub struct Sabotage {
     /// Suites to break; none means all that have a sabotage.yaml
     #[arg(value_name = "SUITE")]
     pub suites: Vec<String>,
-    /// Try only each Nth change, beginning with the first
+    /// Try only each Nth change
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub every: Option<u16>,
     /// Which cluster to use
@@ -477,6 +477,9 @@ pub struct Ci {
     /// Leave the suites out: no Docker and no cluster needed
     #[arg(long)]
     pub no_cluster: bool,
+    /// Run the variants that are marked nightly too
+    #[arg(long)]
+    pub nightly: bool,
 }
 
 /// `bench wait` and `bench fail`.

@@ -13,7 +13,7 @@ use crate::config::Workspace;
 use crate::env::Env;
 use crate::exit::{Exit, ExitWith, coded};
 use crate::helm::Helm;
-use crate::plan::{ALL_VARIANTS, Files};
+use crate::plan::{ALL_VARIANTS, DAILY_VARIANTS, Files};
 use crate::text;
 
 /// A first build on a slow machine.
@@ -29,7 +29,8 @@ pub(super) async fn run(args: &Ci, env: &Env) -> Result<Exit> {
         println!("\n{} passed, {} failed", counts.passed, counts.failed);
         return Ok(if counts.failed > 0 { Exit::TestsFailed } else { Exit::Passed });
     }
-    let all = K8sTest { variant: vec![ALL_VARIANTS.to_owned()], ..K8sTest::default() };
+    let variants = if args.nightly { ALL_VARIANTS } else { DAILY_VARIANTS };
+    let all = K8sTest { variant: vec![variants.to_owned()], ..K8sTest::default() };
     let (exit, verdict) = super::k8s_test::run_counted(&all, env).await?;
     if !matches!(exit, Exit::Passed | Exit::TestsFailed) {
         return Ok(exit);

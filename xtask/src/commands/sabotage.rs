@@ -85,7 +85,8 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
         broken.extend(break_suite(&workspace, folder, &scratch)?);
     }
     if let Some(every) = args.every {
-        broken = broken.into_iter().step_by(usize::from(every)).collect();
+        let every = usize::from(every);
+        broken = broken.into_iter().skip(every - 1).step_by(every).collect();
     }
     if broken.is_empty() {
         fail!(Exit::Usage, "there is nothing to break: none of the suites has a {FILE}");

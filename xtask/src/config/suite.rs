@@ -43,6 +43,8 @@ pub struct SuiteFile {
     run: Option<Run>,
     /// For tests that wait more than they work: so many at the same time, in places of their own beside those of `--jobs`.
     jobs: Option<NonZeroU16>,
+    /// Left out of `--variant daily`, which `cargo xtask ci` runs: for variants that differ little from one that is run, or take long.
+    nightly: Option<bool>,
     /// How long all tests together may take, such as 20m.
     #[serde(default, deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
@@ -80,6 +82,8 @@ pub struct Suite {
     /// Places of their own for its tests, instead of those of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jobs: Option<NonZeroU16>,
+    /// Whether `--variant daily` leaves it out.
+    pub nightly: bool,
     /// How long all tests together may take.
     pub timeout: Duration,
     /// How long one test may take.
@@ -236,6 +240,7 @@ impl SuiteFile {
             variants: self.variants.or(below.variants),
             run: self.run.or(below.run),
             jobs: self.jobs.or(below.jobs),
+            nightly: self.nightly.or(below.nightly),
             timeout: self.timeout.or(below.timeout),
             test_timeout: self.test_timeout.or(below.test_timeout),
         }
@@ -298,6 +303,7 @@ impl SuiteFile {
             forwards: file.forwards.unwrap_or_default(),
             run,
             jobs: file.jobs,
+            nightly: file.nightly.unwrap_or(false),
             timeout: file.timeout.unwrap_or(Duration::from_secs(20 * 60)),
             test_timeout: file.test_timeout.unwrap_or(Duration::from_secs(5 * 60)),
             only: Vec::new(),

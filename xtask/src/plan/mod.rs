@@ -19,6 +19,8 @@ pub use files::Files;
 
 /// What `--variant` takes for every variant of a suite.
 pub const ALL_VARIANTS: &str = "all";
+/// What `--variant` takes for every variant that is not marked `nightly`.
+pub const DAILY_VARIANTS: &str = "daily";
 /// The Kind cluster that is kept between local runs.
 pub const DEFAULT_CLUSTER: &str = "k8s-test";
 
@@ -273,9 +275,14 @@ fn variants(args: &K8sTest, files: &Files) -> Result<Vec<Suite>> {
         if args.variant.is_empty() {
             suites.push(file.resolve(folder, file.first_variant())?);
         }
-        if args.variant == [ALL_VARIANTS] {
+        if let [every] = &args.variant[..]
+            && [ALL_VARIANTS, DAILY_VARIANTS].contains(&every.as_str())
+        {
             for variant in file.variants() {
-                suites.push(file.resolve(folder, variant)?);
+                let suite = file.resolve(folder, variant)?;
+                if every == ALL_VARIANTS || !suite.nightly {
+                    suites.push(suite);
+                }
             }
             continue;
         }
@@ -287,7 +294,8 @@ fn variants(args: &K8sTest, files: &Files) -> Result<Vec<Suite>> {
             }
         }
     }
-    for variant in args.variant.iter().filter(|variant| *variant != ALL_VARIANTS) {
+    let every = [ALL_VARIANTS, DAILY_VARIANTS];
+    for variant in args.variant.iter().filter(|variant| !every.contains(&variant.as_str())) {
         if !suites.iter().any(|suite| suite.variant == *variant) {
             let known: Vec<&str> = files.suites.iter().flat_map(|(_, file)| file.variants()).collect();
             fail!(Exit::Usage, "no suite has a variant `{variant}`{}", text::suggestion(variant, known));
@@ -311,7 +319,7 @@ mod tests {
             images: config::parse("images.yaml".into(), "images: {a: {pull: x}, b: {pull: y}}").unwrap(),
             suites: vec![
                 suite("one", "images: [a]\n"),
-                suite("two", "images: [a, b]\nvariants: {default: {}, subchart: {}}\n"),
+                suite("two", "images: [a, b]\nvariants: {default: {}, subchart: {nightly: true}}\n"),
             ],
         }
     }
@@ -363,6 +371,13 @@ mod tests {
         let args = K8sTest { variant: vec![ALL_VARIANTS.to_owned()], ..K8sTest::default() };
         let ids: Vec<String> = resolve(&args, false).unwrap().suites.iter().map(Suite::id).collect();
         assert_eq!(ids, ["one/default", "two/default", "two/subchart"]);
+    }
+
+    #[test]
+    fn daily_means_every_variant_that_is_not_for_the_night() {
+        let args = K8sTest { variant: vec![DAILY_VARIANTS.to_owned()], ..K8sTest::default() };
+        let ids: Vec<String> = resolve(&args, false).unwrap().suites.iter().map(Suite::id).collect();
+        assert_eq!(ids, ["one/default", "two/default"]);
     }
 
     #[test]
