@@ -22,6 +22,9 @@ const REPOSITORY: Repository<'static> = Repository { location: "user-code-deploy
 /// Python.
 const DAEMON_LIMIT: Duration = Duration::from_secs(180);
 
+/// In seconds, longer than any test waits: such a run is ended by its test.
+const LONG: u32 = 600;
+
 /// A run of a job of this suite.
 fn launch(job: &str) -> Launch {
     Launch { repository: REPOSITORY.name.to_owned(), ..Launch::job(job) }

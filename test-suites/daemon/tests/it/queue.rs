@@ -4,7 +4,7 @@ use suite_support::dagster::Event;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
 
-use crate::alone;
+use crate::{LONG, alone};
 
 /// The event of a run that is of this type; there is one.
 async fn event(suite: &Suite, run: &Run, kind: &str) -> anyhow::Result<Event> {
@@ -20,7 +20,15 @@ async fn succeeds(suite: &Suite, run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn started(suite: &Suite, run: &Run) -> anyhow::Result<()> {
+/// Ends a run that would go on, and by that makes room.
+pub(crate) async fn end(suite: &Suite, run: &Run) -> anyhow::Result<()> {
+    suite.dagster.terminate(&run.run_id).await?;
+    let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+    assert_eq!(ended.status, RunStatus::Canceled);
+    Ok(())
+}
+
+pub(crate) async fn started(suite: &Suite, run: &Run) -> anyhow::Result<()> {
     let started = |event: &Event| event.is("RUN_START");
     suite.dagster.await_event(&run.run_id, "its start", RUN_LIMIT, started).await?;
     Ok(())
@@ -30,14 +38,14 @@ async fn started(suite: &Suite, run: &Run) -> anyhow::Result<()> {
 async fn a_run_waits_in_the_queue_until_its_limit_leaves_room() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     suite
-        .with_run(alone("limit", 5), async |first| {
+        .with_run(alone("limit", LONG), async |first| {
             started(&suite, first).await?;
             suite
                 .with_run(alone("limit", 0), async |second| {
                     assert_eq!(suite.dagster.run(&second.run_id).await?.status, RunStatus::Queued);
-                    succeeds(&suite, first).await?;
+                    end(&suite, first).await?;
                     succeeds(&suite, second).await?;
-                    let room = event(&suite, first, "RUN_SUCCESS").await?;
+                    let room = event(&suite, first, "RUN_CANCELED").await?;
                     let taken = event(&suite, second, "RUN_STARTING").await?;
                     assert!(room.is_before(&taken), "taken from the queue while the first went on");
                     event(&suite, second, "RUN_ENQUEUED").await?;
@@ -53,7 +61,7 @@ async fn of_the_runs_in_the_queue_the_one_of_higher_priority_goes_first() -> any
     let suite = Suite::connect().await?;
     let ranked = |priority: &str| alone("priority", 0).tag("dagster/priority", priority);
     suite
-        .with_run(alone("priority", 10), async |holder| {
+        .with_run(alone("priority", LONG), async |holder| {
             started(&suite, holder).await?;
             // The lower one first, so that by age it would go before.
             let low = suite.dagster.launch(&ranked("-1")).await?;
@@ -61,7 +69,8 @@ async fn of_the_runs_in_the_queue_the_one_of_higher_priority_goes_first() -> any
             for run in [&low, &high] {
                 assert_eq!(suite.dagster.run(&run.run_id).await?.status, RunStatus::Queued);
             }
-            for run in [holder, &high, &low] {
+            end(&suite, holder).await?;
+            for run in [&high, &low] {
                 succeeds(&suite, run).await?;
             }
             let (high, low) =
