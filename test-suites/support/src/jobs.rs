@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// Until a run has ended or done a step of its way: its pods boot Python and Dagster, beside those of other tests.
-pub const RUN_LIMIT: Duration = Duration::from_secs(180);
+pub const RUN_LIMIT: Duration = Duration::from_secs(240);
 /// Until the cluster shows what Dagster has said already.
 pub const CLUSTER_LIMIT: Duration = Duration::from_secs(60);
 
