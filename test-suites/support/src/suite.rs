@@ -190,6 +190,17 @@ impl Suite {
         Ok(expect::only(&self.while_it_goes(run, wait).await?, "pod of a step").clone())
     }
 
+    /// The only pod of the only step of a run, as it is now.
+    ///
+    /// # Errors
+    /// The API server refuses or does not answer.
+    ///
+    /// # Panics
+    /// There is not one.
+    pub async fn only_step(&self, run: &Run) -> Result<Pod, kube::Error> {
+        Ok(expect::only(&self.pods_of(run, "step_worker").await?, "pod of a step").clone())
+    }
+
     /// The pods of a run that are of one kind, as they are now.
     ///
     /// # Errors

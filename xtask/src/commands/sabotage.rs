@@ -80,13 +80,16 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
     let files = Files::load(&workspace, &args.suites)?;
     let scratch = workspace.root.join("target/sabotage");
     let _ = std::fs::remove_dir_all(&scratch);
-    let mut broken = Vec::new();
+    let mut changes = Vec::new();
     for (folder, _) in &files.suites {
-        broken.extend(break_suite(&workspace, folder, &scratch)?);
+        let file = SabotageFile::load(folder)?;
+        let of_suite = file.into_iter().flat_map(|file| file.sabotage);
+        changes.extend((1..).zip(of_suite).map(|(number, sabotage)| (folder, number, sabotage)));
     }
-    if let Some(every) = args.every {
-        let every = usize::from(every);
-        broken = broken.into_iter().skip(every - 1).step_by(every).collect();
+    let every = args.every.map_or(1, usize::from);
+    let mut broken = Vec::new();
+    for (folder, number, sabotage) in changes.into_iter().skip(every - 1).step_by(every) {
+        broken.push(break_suite(&workspace, folder, number, sabotage, &scratch)?);
     }
     if broken.is_empty() {
         fail!(Exit::Usage, "there is nothing to break: none of the suites has a {FILE}");
@@ -111,9 +114,14 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
     Ok(Ok((noticed, unnoticed)))
 }
 
-/// Copies of the files, one for each change of a suite.
-fn break_suite(workspace: &Workspace, folder: &Utf8Path, scratch: &Utf8Path) -> Result<Vec<Broken>> {
-    let Some(file) = SabotageFile::load(folder)? else { return Ok(Vec::new()) };
+/// A copy of the files with a change of a suite in it, the suite's change of that number.
+fn break_suite(
+    workspace: &Workspace,
+    folder: &Utf8Path,
+    number: usize,
+    sabotage: Sabotage,
+    scratch: &Utf8Path,
+) -> Result<Broken> {
     let suite = folder.file_name().unwrap_or_default().to_owned();
     let Ok(inside) = folder.strip_prefix(&workspace.root) else {
         fail!(
@@ -122,38 +130,28 @@ fn break_suite(workspace: &Workspace, folder: &Utf8Path, scratch: &Utf8Path) -> 
             workspace.root
         );
     };
-    let mut broken = Vec::new();
-    for (number, sabotage) in (1..).zip(file.sabotage) {
-        let name = format!("{suite}-{number}");
-        let root = scratch.join(&name);
-        for part in COPIED {
-            copy(&workspace.root.join(part), &root.join(part))?;
-        }
-        let original = root.join(inside);
-        let mut changed = Vec::new();
-        for edit in &sabotage.edits {
-            let path = clean(&original.join(&edit.file));
-            let Ok(place) = path.strip_prefix(&root) else {
-                fail!(
-                    Exit::Usage,
-                    "{}: {} is outside of {}",
-                    folder.join(FILE),
-                    edit.file,
-                    COPIED.join("/, ")
-                );
-            };
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("read {place}, which {} wants to change", folder.join(FILE)))?;
-            std::fs::write(&path, edit.apply(place, &text)?).with_context(|| format!("write {path}"))?;
-            changed.push(path);
-        }
-        // The original stays: an image may be made of what is in it.
-        let folder = original.with_file_name(&name);
-        copy(&original, &folder)?;
-        let images = changed_images(&ImagesFile::load(&root.join("ci/images.yaml"))?, &changed);
-        broken.push(Broken { suite: suite.clone(), sabotage, folder, images });
+    let name = format!("{suite}-{number}");
+    let root = scratch.join(&name);
+    for part in COPIED {
+        copy(&workspace.root.join(part), &root.join(part))?;
     }
-    Ok(broken)
+    let original = root.join(inside);
+    let mut changed = Vec::new();
+    for edit in &sabotage.edits {
+        let path = clean(&original.join(&edit.file));
+        let Ok(place) = path.strip_prefix(&root) else {
+            fail!(Exit::Usage, "{}: {} is outside of {}", folder.join(FILE), edit.file, COPIED.join("/, "));
+        };
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("read {place}, which {} wants to change", folder.join(FILE)))?;
+        std::fs::write(&path, edit.apply(place, &text)?).with_context(|| format!("write {path}"))?;
+        changed.push(path);
+    }
+    // The original stays: an image may be made of what is in it.
+    let folder = original.with_file_name(&name);
+    copy(&original, &folder)?;
+    let images = changed_images(&ImagesFile::load(&root.join("ci/images.yaml"))?, &changed);
+    Ok(Broken { suite, sabotage, folder, images })
 }
 
 /// The images, if any is made of what was changed.
@@ -299,10 +297,10 @@ mod tests {
         let text =
             "sabotage: [{what: none, edits: [{file: ../../ci/values.yaml, from: '1', to: '0'}], fails: [t]}]";
         std::fs::write(folder.join(FILE), text).unwrap();
-        let broken = break_suite(&workspace, &folder, &root.join("scratch")).unwrap();
-        assert_eq!(broken.len(), 1);
-        assert_eq!(broken[0].folder, root.join("scratch/one-1/test-suites/one-1"));
-        assert!(broken[0].folder.exists() && broken[0].images.is_none());
+        let sabotage = SabotageFile::load(&folder).unwrap().unwrap().sabotage.remove(0);
+        let broken = break_suite(&workspace, &folder, 1, sabotage, &root.join("scratch")).unwrap();
+        assert_eq!(broken.folder, root.join("scratch/one-1/test-suites/one-1"));
+        assert!(broken.folder.exists() && broken.images.is_none());
         let copied = std::fs::read_to_string(root.join("scratch/one-1/ci/values.yaml")).unwrap();
         assert_eq!(copied, "replicas: 0\n");
         assert_eq!(std::fs::read_to_string(&values).unwrap(), "replicas: 1\n");

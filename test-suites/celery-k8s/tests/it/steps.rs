@@ -5,14 +5,9 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use suite_support::cluster;
 use suite_support::expect::{labels_of_run, only, only_container, pull_secrets, sources};
-use suite_support::{Launch, Run, Suite};
+use suite_support::{Launch, Suite};
 
 use crate::calm;
-
-/// The only pod of the only step.
-async fn step_pod(suite: &Suite, run: &Run) -> anyhow::Result<Pod> {
-    Ok(only(&suite.pods_of(run, "step_worker").await?, "pod of a step").clone())
-}
 
 #[tokio::test]
 async fn a_step_s_pod_has_what_the_launcher_is_configured_with() -> anyhow::Result<()> {
@@ -22,7 +17,7 @@ async fn a_step_s_pod_has_what_the_launcher_is_configured_with() -> anyhow::Resu
     suite
         .succeeded(Launch::job("volume_mount_job_celery_k8s"), async |run| {
             let (_, run_pod) = suite.completed(run).await?;
-            let pod = step_pod(&suite, run).await?;
+            let pod = suite.only_step(run).await?;
             labels_of_run(&run_pod, run, "run_worker");
             labels_of_run(&pod, run, "step_worker");
             for pod in [&run_pod, &pod] {
@@ -87,7 +82,7 @@ async fn a_step_s_container_has_the_resources_of_its_op_s_tags() -> anyhow::Resu
                 "requests": {"cpu": "250m", "memory": "64Mi"},
                 "limits": {"cpu": "500m", "memory": "2560Mi"},
             });
-            assert_eq!(resources(&step_pod(&suite, run).await?)?, expected);
+            assert_eq!(resources(&suite.only_step(run).await?)?, expected);
             let (_, run_pod) = suite.completed(run).await?;
             assert_ne!(resources(&run_pod)?, expected, "the op's resources are the run's too");
             Ok(())

@@ -7,12 +7,7 @@ use serde_json::{Value, json};
 use suite_support::cluster;
 use suite_support::expect::{labels_of_run, no_celery, only, only_container, pull_secrets, sources};
 use suite_support::jobs::{CLUSTER_LIMIT, executor, words};
-use suite_support::{Launch, Run, Suite};
-
-/// The only pod of the only step.
-async fn step_pod(suite: &Suite, run: &Run) -> anyhow::Result<Pod> {
-    Ok(only(&suite.pods_of(run, "step_worker").await?, "pod of a step").clone())
-}
+use suite_support::{Launch, Suite};
 
 #[tokio::test]
 async fn each_step_is_a_job_and_pod_of_its_own() -> anyhow::Result<()> {
@@ -71,7 +66,7 @@ async fn a_step_reads_the_file_that_the_launcher_mounts() -> anyhow::Result<()> 
     let suite = Suite::connect().await?;
     suite
         .succeeded(Launch::job("volume_mount_job_k8s"), async |run| {
-            let pod = step_pod(&suite, run).await?;
+            let pod = suite.only_step(run).await?;
             let log = cluster::logs(&suite.user_pods(), &pod.name_any(), "dagster", None).await?;
             assert!(
                 log.contains("contains 'BAR_CONTENTS'"),
@@ -92,7 +87,7 @@ async fn a_step_s_pod_inherits_what_the_launcher_is_configured_with() -> anyhow:
     let config = executor(json!({}), &json!({"job_image": suite.contract.image("dagster-test")?}));
     suite
         .succeeded(Launch::job("volume_mount_job_k8s").config(config), async |run| {
-            let pod = step_pod(&suite, run).await?;
+            let pod = suite.only_step(run).await?;
             labels_of_run(&pod, run, "step_worker");
             let container = only_container(&pod);
             let (maps, secrets) = sources(container);
@@ -157,7 +152,7 @@ async fn without_an_image_of_its_own_a_step_takes_the_code_location_s() -> anyho
     suite
         .succeeded(Launch::job("volume_mount_job_k8s"), async |run| {
             assert_eq!(run.tag("dagster/image"), Some(image));
-            let pod = step_pod(&suite, run).await?;
+            let pod = suite.only_step(run).await?;
             assert_eq!(only_container(&pod).image.as_deref(), Some(image));
             Ok(())
         })
@@ -176,7 +171,7 @@ async fn a_step_s_container_has_the_resources_of_its_op_s_tags() -> anyhow::Resu
                 "requests": {"cpu": "250m", "memory": "64Mi"},
                 "limits": {"cpu": "500m", "memory": "2560Mi"},
             });
-            assert_eq!(resources(&step_pod(&suite, run).await?)?, expected);
+            assert_eq!(resources(&suite.only_step(run).await?)?, expected);
             let (_, run_pod) = suite.completed(run).await?;
             assert_ne!(resources(&run_pod)?, expected, "the op's resources are the run's too");
             Ok(())
