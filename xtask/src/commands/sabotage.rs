@@ -3,6 +3,7 @@
 //! A copy of the files is changed, never the files themselves; each change is a deployment of its own, and only the tests
 //! that must notice it are run.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
@@ -18,6 +19,7 @@ use crate::config::{ImagesFile, SuiteFile, Workspace, clean};
 use crate::env::Env;
 use crate::events::TestResult;
 use crate::exit::Exit;
+use crate::pipeline;
 use crate::plan::{Files, Plan};
 use crate::report::Recorder;
 use crate::{fail, names};
@@ -54,7 +56,17 @@ struct Finding {
     test: String,
     /// Why the test failed; nothing where it passed or was not run.
     noticed: Option<String>,
-    ran: bool,
+    ran: Ran,
+}
+
+/// Whether a test was run on a change.
+#[derive(Clone, Copy)]
+enum Ran {
+    Yes,
+    /// Something came in between.
+    No,
+    /// No change names it.
+    Never,
 }
 
 /// Of all changes, CI tries one in so many.
@@ -94,7 +106,7 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
     if broken.is_empty() {
         fail!(Exit::Usage, "there is nothing to break: none of the suites has a {FILE}");
     }
-    let mut findings = Vec::new();
+    let mut findings = untried(args, env, &files).await?;
     let (of_images, rest): (Vec<_>, Vec<_>) = broken.into_iter().partition(|broken| broken.images.is_some());
     // Deployments of the same images stand side by side; one with an image of its own stands alone.
     let runs = std::iter::once(rest).chain(of_images.into_iter().map(|broken| vec![broken]));
@@ -112,6 +124,38 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
     let noticed = findings.len() - unnoticed;
     println!("\n{noticed} noticed, {unnoticed} not noticed");
     Ok(Ok((noticed, unnoticed)))
+}
+
+/// The tests that no change of their suite is said to break: nobody knows whether they test anything.
+async fn untried(args: &Args, env: &Env, files: &Files) -> Result<Vec<Finding>> {
+    let plan = plan(args, env, files)?;
+    let tests = pipeline::select(&super::session(env, None)?, &plan).await?;
+    let mut untried = Vec::new();
+    for (suite, tests) in plan.suites.iter().zip(tests) {
+        let changes = SabotageFile::load(&suite.folder)?.map(|file| file.sabotage).unwrap_or_default();
+        let named: BTreeSet<&String> = changes.iter().flat_map(|change| &change.fails).collect();
+        let unnamed = tests.iter().filter(|test| !named.contains(&test.name().to_owned()));
+        untried.extend(unnamed.map(|test| Finding {
+            suite: suite.name.clone(),
+            what: "nothing".to_owned(),
+            test: test.name().to_owned(),
+            noticed: None,
+            ran: Ran::Never,
+        }));
+    }
+    Ok(untried)
+}
+
+/// The plan of a run of these suites as the flags say.
+fn plan(args: &Args, env: &Env, files: &Files) -> Result<Plan> {
+    let flags = K8sTest {
+        cluster: args.cluster.clone(),
+        no_setup: args.no_setup,
+        jobs: args.jobs,
+        ..K8sTest::default()
+    };
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    Plan::resolve(&flags, env, files, &names::run_id(Timestamp::now()), cpus)
 }
 
 /// A copy of the files with a change of a suite in it, the suite's change of that number.
@@ -182,7 +226,6 @@ async fn try_out(
     workspace: &Workspace,
     changes: &[Broken],
 ) -> Result<Result<Vec<Finding>, Exit>> {
-    let start = Timestamp::now();
     let images = match &changes[0].images {
         Some(images) => images.clone(),
         None => ImagesFile::load(&workspace.ci().join("images.yaml"))?,
@@ -192,14 +235,7 @@ async fn try_out(
         suites.push((folder.clone(), SuiteFile::load(&folder.join(suite::FILE))?));
     }
     let files = Files { workspace: workspace.clone(), images: images.clone(), suites };
-    let flags = K8sTest {
-        cluster: args.cluster.clone(),
-        no_setup: args.no_setup,
-        jobs: args.jobs,
-        ..K8sTest::default()
-    };
-    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-    let mut plan = Plan::resolve(&flags, env, &files, &names::run_id(start), cpus)?;
+    let mut plan = plan(args, env, &files)?;
     plan.evidence = false;
     for (suite, change) in plan.suites.iter_mut().zip(changes) {
         suite.only = change.sabotage.fails.iter().map(|test| change.name_of(test).to_owned()).collect();
@@ -229,7 +265,8 @@ fn findings(change: &Broken, tests: &[TestResult]) -> Vec<Finding> {
         let failed = result.filter(|result| result.outcome.is_failure());
         let noticed = failed.map(|result| result.reason.clone().unwrap_or_else(|| "it failed".to_owned()));
         let what = change.sabotage.what.clone();
-        Finding { suite: change.suite.clone(), what, test: test.clone(), noticed, ran: result.is_some() }
+        let ran = if result.is_some() { Ran::Yes } else { Ran::No };
+        Finding { suite: change.suite.clone(), what, test: test.clone(), noticed, ran }
     };
     change.sabotage.fails.iter().map(of).collect()
 }
@@ -237,10 +274,11 @@ fn findings(change: &Broken, tests: &[TestResult]) -> Vec<Finding> {
 fn table(findings: &[Finding]) -> String {
     let mut out = String::from("| suite | what is wrong | test | how it notices |\n|---|---|---|---|\n");
     for Finding { suite, what, test, noticed, ran } in findings {
-        let how = match noticed {
-            Some(reason) => cell(reason),
-            None if *ran => "**it passes**".to_owned(),
-            None => "**it was not run**: see above".to_owned(),
+        let how = match (noticed, ran) {
+            (Some(reason), _) => cell(reason),
+            (None, Ran::Yes) => "**it passes**".to_owned(),
+            (None, Ran::No) => "**it was not run**: see above".to_owned(),
+            (None, Ran::Never) => format!("**no change in {FILE} is to make it fail**"),
         };
         let _ = writeln!(out, "| {suite} | {what} | `{test}` | {how} |");
     }
@@ -267,9 +305,10 @@ mod tests {
             ran,
         };
         let all = [
-            finding("a", Some("left\n  right | wrong"), true),
-            finding("b", None, true),
-            finding("c", None, false),
+            finding("a", Some("left\n  right | wrong"), Ran::Yes),
+            finding("b", None, Ran::Yes),
+            finding("c", None, Ran::No),
+            finding("d", None, Ran::Never),
         ];
         expect_test::expect![[r"
             | suite | what is wrong | test | how it notices |
@@ -277,6 +316,7 @@ mod tests {
             | s | no secret | `a` | left right \| wrong |
             | s | no secret | `b` | **it passes** |
             | s | no secret | `c` | **it was not run**: see above |
+            | s | no secret | `d` | **no change in sabotage.yaml is to make it fail** |
         "]]
         .assert_eq(&table(&all));
     }
