@@ -13,6 +13,7 @@ fi
 "$venv/bin/pip" check
 "$venv/bin/pip" uninstall --yes --quiet setuptools pip
 
+here=$PWD
 cd "$venv"/lib/python3.*/site-packages
 echo "installed: $(du -sm . | cut -f1) MB"
 
@@ -34,9 +35,13 @@ for service in botocore/data/*/; do
     esac
 done
 
-# Every pod starts Python anew, so nothing may be left to compile there. Unchecked hashes hold whatever a copy does to the files' times.
+# Every pod starts Python anew. start.py tells what each of these gives.
+"$venv/bin/python" "$here/lazy_kubernetes.py" .
+# What is made while modules are imported stays, and the collector would look through it again and again.
+echo 'import gc; gc.set_threshold(200_000, 20, 100)' >collect-seldom.pth
+# Nothing may be left to compile when a pod starts. Unchecked hashes hold whatever a copy does to the files' times.
 "$venv/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash .
-# Half of the Kubernetes client's bytecode is docstrings, which each start of a run would read.
+# Half of the Kubernetes client's bytecode is docstrings, which would be read along.
 "$venv/bin/python" - <<'END'
 import pathlib
 import py_compile
