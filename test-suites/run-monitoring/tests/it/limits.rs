@@ -2,7 +2,8 @@
 
 use anyhow::Context;
 use serde_json::json;
-use suite_support::jobs::RUN_LIMIT;
+use suite_support::dagster::Event;
+use suite_support::jobs::{RUN_LIMIT, in_process};
 use suite_support::{Launch, RunStatus, Suite};
 
 use crate::slow;
@@ -42,6 +43,27 @@ async fn a_run_that_takes_longer_than_its_tag_allows_is_ended() -> anyhow::Resul
             let told = events.iter().any(|event| event.message.contains("maximum runtime of 10"));
             assert!(told, "no event tells of the limit");
             delete_steps(&suite, run).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_run_that_does_not_end_when_told_to_is_marked_as_canceled() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    suite
+        .with_run(Launch::job("deaf_job").config(in_process(json!({}))), async |run| {
+            let deaf = |event: &Event| event.message.contains("SIGTERM is ignored");
+            suite.dagster.await_event(&run.run_id, "its step to be deaf", RUN_LIMIT, deaf).await?;
+            suite.dagster.terminate(&run.run_id).await?;
+            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+            assert_eq!(ended.status, RunStatus::Canceled);
+            let events = suite.dagster.events(&run.run_id).await?;
+            let told = events.iter().find(|event| event.is("RUN_CANCELING")).context("no RUN_CANCELING")?;
+            let end = events.iter().find(|event| event.is("RUN_CANCELED")).context("no RUN_CANCELED")?;
+            assert!(end.message.contains("taking longer than 12 seconds to cancel"), "{end}");
+            let after = end.since(told).context("events without times")?;
+            assert!(after.as_secs() >= 12, "it was marked after {after:?}");
+            Ok(())
         })
         .await
 }

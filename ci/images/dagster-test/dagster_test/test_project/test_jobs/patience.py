@@ -1,5 +1,6 @@
 """Steps that last: long enough to be terminated, resumed or orphaned meanwhile."""
 
+import signal
 import time
 
 from dagster import Field, IntSource, graph, op
@@ -25,3 +26,16 @@ def spin_forever_op(context) -> None:
 @graph
 def spin_forever_graph():
     spin_forever_op()
+
+
+@op
+def deaf_op(context) -> None:
+    # In the run's own process, which then goes on until the kubelet kills it.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    context.log.info("SIGTERM is ignored from now on")
+    time.sleep(1000)
+
+
+@graph
+def deaf_graph():
+    deaf_op()
