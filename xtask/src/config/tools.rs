@@ -71,8 +71,6 @@ pub struct NodeImage {
 pub struct Debian {
     /// Docker Engine.
     pub engine: Vec<String>,
-    /// Program to package: what the runtime wrapper needs.
-    pub runtime_wrapper: BTreeMap<String, String>,
     /// Program to package: what recipes need.
     pub recipes: BTreeMap<String, String>,
 }

@@ -26,6 +26,9 @@ pub(super) async fn ensure(context: Context<'_>) -> Result<Info> {
             if finding.level == super::Level::Problem {
                 bail!("{finding}");
             }
+            if context.mend == Mend::Yes {
+                runtime::refresh(&info);
+            }
             return Ok(info);
         }
         Err(unreachable) => unreachable,
@@ -50,7 +53,7 @@ pub(super) async fn ensure(context: Context<'_>) -> Result<Info> {
         return Ok(info);
     }
     // Nothing starts services here, so we do; it stays when we end, as a service would.
-    let runtime = runtime::install(context, |text| step.progress(text)).await?;
+    let runtime = runtime::install()?;
     step.progress("start dockerd");
     std::fs::create_dir_all(&context.env.cache).with_context(|| format!("make {}", context.env.cache))?;
     let log = context.env.cache.join("dockerd.log");

@@ -1,12 +1,13 @@
 //! A runtime for engines whose capability bounding set is incomplete, as inside some virtual machines and
 //! containers: runc refuses privileged containers there, and kind needs them.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context as _, Result};
 use camino::Utf8Path;
 
-use super::{Context, Finding, packages};
+use super::Finding;
 use crate::docker::Info;
 
 /// The wrapper around runc.
@@ -92,21 +93,50 @@ pub(super) fn recorded_process(file: &Utf8Path, program: &str) -> Option<u32> {
 }
 
 /// Arguments for dockerd: none where nothing is missing, else those of the wrapper, which is written.
-pub(super) async fn install(context: Context<'_>, progress: impl Fn(String)) -> Result<Vec<String>> {
+pub(super) fn install() -> Result<Vec<String>> {
     let missing = missing_of("/proc/self/status");
     if missing.is_empty() {
         return Ok(Vec::new());
     }
-    packages::ensure_programs(&context.tools.debian.runtime_wrapper, progress).await?;
-    let drop = serde_json::to_string(&missing)?;
-    write_program(PATH.into(), &SCRIPT.replace("@DROP@", &drop))?;
+    write_program(PATH.into(), &script(&missing))?;
     Ok(["--add-runtime", &format!("{NAME}={PATH}"), "--default-runtime", NAME].map(str::to_owned).to_vec())
 }
 
+/// Puts today's wrapper in the place of an older one, which an engine that runs has been given: it is started anew for each
+/// container and each process in one, so the engine need not be.
+pub(super) fn refresh(info: &Info) {
+    // An engine elsewhere has a wrapper of its own, if any.
+    let Some(pid) = recorded_process(DOCKERD_PID.into(), "dockerd").filter(|_| info.default_runtime == NAME)
+    else {
+        return;
+    };
+    let now = script(&missing_of(&format!("/proc/{pid}/status")));
+    let before = std::fs::read_to_string(PATH).unwrap_or_default();
+    if !before.is_empty()
+        && before != now
+        && let Err(error) = write_program(PATH.into(), &now)
+    {
+        // The older one does as well, only more slowly.
+        tracing::debug!("{error:#}");
+    }
+}
+
+/// The wrapper that leaves these capabilities out.
+fn script(missing: &[String]) -> String {
+    SCRIPT.replace("@DROP@", &missing.join("|"))
+}
+
+/// Writes a program in one step, because it may be started at any moment.
 fn write_program(path: &Utf8Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("write {path}"))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("make {path} executable"))
+    let folder = path.parent().unwrap_or(path);
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(text.as_bytes())?;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o755))?;
+        file.persist(path)?;
+        anyhow::Ok(())
+    };
+    write().with_context(|| format!("write {path}"))
 }
 
 fn missing_of(status: &str) -> Vec<String> {
@@ -131,6 +161,8 @@ fn missing(status: &str, last: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -157,34 +189,55 @@ mod tests {
         }
     }
 
+    /// What the wrapper makes of a specification, and what it calls `runc` with.
+    fn wrap(folder: &Utf8Path, arguments: &[&str]) -> String {
+        let wrapper = folder.join("wrapper");
+        write_program(&wrapper, &script(&["CAP_SYS_RESOURCE".to_owned(), "CAP_SYS_TIME".to_owned()]))
+            .unwrap();
+        write_program(&folder.join("runc"), "#!/bin/sh\necho \"$@\"\n").unwrap();
+        let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
+        let output = Command::new(&wrapper).args(arguments).env("PATH", path).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
     /// The wrapper as dockerd calls it, with a `runc` that shows what it was given.
     #[test]
     fn the_wrapper_takes_capabilities_out_of_both_specifications() {
-        if packages::on_path("jq").is_none() {
-            // Set-up installs jq wherever it installs the wrapper; elsewhere the wrapper is never used.
-            return;
-        }
         let folder = tempfile::tempdir().unwrap();
         let folder = Utf8Path::from_path(folder.path()).unwrap();
-        let wrapper = folder.join("wrapper");
-        write_program(&wrapper, &SCRIPT.replace("@DROP@", r#"["CAP_SYS_RESOURCE"]"#)).unwrap();
-        write_program(&folder.join("runc"), "#!/bin/sh\necho \"$@\"\n").unwrap();
-        let set = r#"{"bounding":["CAP_CHOWN","CAP_SYS_RESOURCE"],"effective":["CAP_SYS_RESOURCE"]}"#;
-        std::fs::write(folder.join("config.json"), format!(r#"{{"process":{{"capabilities":{set}}}}}"#))
-            .unwrap();
-        std::fs::write(folder.join("process.json"), format!(r#"{{"capabilities":{set}}}"#)).unwrap();
-        let run = |arguments: &[&str]| {
-            let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
-            let output = Command::new(&wrapper).args(arguments).env("PATH", path).output().unwrap();
-            assert!(output.status.success(), "{output:?}");
-            String::from_utf8(output.stdout).unwrap()
+        let set = |sets: &[&[&str]]| json!({"bounding": sets[0], "effective": sets[1], "permitted": sets[2], "ambient": null});
+        let before = set(&[
+            &["CAP_CHOWN", "CAP_SYS_RESOURCE", "CAP_SYS_TIME"],
+            &["CAP_SYS_RESOURCE"],
+            &["CAP_SYS_TIME", "CAP_KILL", "CAP_SYS_RESOURCE", "CAP_SYS_TIMES"],
+        ]);
+        let after = set(&[&["CAP_CHOWN"], &[], &["CAP_KILL", "CAP_SYS_TIMES"]]);
+        // What a user may write anywhere, also with spaces between the parts.
+        let text = r#"a "capabilities":{"bounding":["CAP_SYS_RESOURCE", "CAP_SYS_TIME"]} \"#;
+        let process = |set| {
+            let args = ["CAP_SYS_RESOURCE", text, "capabilities", ":{", "\"CAP_SYS_TIME\"", "\\"];
+            json!({"args": args, "capabilities": set, "env": [text], "zone": "CAP_SYS_TIME"})
         };
-        let shown = run(&["--log", "x", "create", "--bundle", folder.as_str(), "id"]);
-        assert_eq!(shown.trim(), format!("--log x create --bundle {folder} id"));
-        run(&["exec", "--process", folder.join("process.json").as_str(), "id"]);
-        for file in ["config.json", "process.json"] {
-            let text = std::fs::read_to_string(folder.join(file)).unwrap();
-            assert!(text.contains("CAP_CHOWN") && !text.contains("CAP_SYS_RESOURCE"), "{file}: {text}");
+        let config = |set| {
+            let annotations = json!({"capabilities": "CAP_SYS_RESOURCE", "CAP_SYS_TIME": text});
+            json!({"annotations": annotations, "process": process(set), "zone": ["CAP_SYS_TIME"]})
+        };
+        for pretty in [false, true] {
+            let write = |name: &str, value: &Value| {
+                let text = if pretty { format!("{value:#}") } else { value.to_string() };
+                std::fs::write(folder.join(name), text).unwrap();
+            };
+            let read = |name: &str| -> Value {
+                serde_json::from_str(&std::fs::read_to_string(folder.join(name)).unwrap()).unwrap()
+            };
+            write("config.json", &config(before.clone()));
+            write("process.json", &process(before.clone()));
+            let shown = wrap(folder, &["--log", "x", "create", "--bundle", folder.as_str(), "id"]);
+            assert_eq!(shown, format!("--log x create --bundle {folder} id"));
+            wrap(folder, &["exec", "--process", folder.join("process.json").as_str(), "id"]);
+            assert_eq!(read("config.json"), config(after.clone()));
+            assert_eq!(read("process.json"), process(after.clone()));
         }
     }
 }
