@@ -205,6 +205,18 @@ impl Docker {
         Ok(self.images(&ids).await?.into_iter().flatten().collect())
     }
 
+    /// The names of the containers with this label, also of those that do not run.
+    ///
+    /// # Errors
+    /// Docker cannot be asked.
+    pub async fn containers(self, label: &str) -> Result<Vec<String>> {
+        let sh = Shell::new()?;
+        let format = "{{.Names}}";
+        let command = cmd!(sh, "docker container ls --all --filter label={label} --format {format}");
+        let output = Run::new(command, QUICK).success().await?;
+        Ok(output.stdout.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    }
+
     /// The references of all images that have one.
     ///
     /// # Errors

@@ -157,7 +157,7 @@ impl Session {
                     kubeconfig: own.to_owned(),
                 };
                 let creating = || self.ledger.record(|made| made.cluster = Some(name.clone()));
-                let look = async |nodes: Vec<kind_client::Node>| images::deliver::look(&nodes).await;
+                let look = async |nodes: Vec<kind_client::Node>| images::deliver::look(&nodes, &[]).await;
                 let made = cluster::kind::ensure(&kind, &wanted, &self.events, creating, look).await?;
                 self.ledger.record(|made| made.cluster_complete = true);
                 made

@@ -7,13 +7,12 @@ use camino::{Utf8Path, Utf8PathBuf};
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use kind_client::{Address, CreateOptions, Kind, Node, Step, config};
-use kube::api::ListParams;
+use kube::Client;
 use kube::config::Kubeconfig;
-use kube::{Api, Client};
 use tokio::time::timeout;
 
 use super::drift::{self, Memory, Origin};
-use super::{Cluster, client, lock, nodes_ready, takers, write_private};
+use super::{Cluster, client, lock, nodes_ready, write_private};
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith, coded};
 use crate::lease::Lease;
@@ -154,26 +153,13 @@ async fn ensure_coded<T>(
 /// The cluster's Kubernetes nodes: not the load balancer that kind puts before several control planes.
 async fn kind_nodes(kind: &Kind, name: &str) -> Result<Vec<Node>> {
     let mut nodes = kind.nodes(name).await?;
-    nodes.retain(|node| !node.name().ends_with("-external-load-balancer"));
+    nodes.retain(|node| is_kubernetes(node.name()));
     Ok(nodes)
 }
 
-/// The nodes of an existing cluster that take pods.
-///
-/// # Errors
-/// kind fails, or of several nodes the API does not say; exit 3.
-pub async fn image_nodes(kind: &Kind, name: &str) -> Result<Vec<Node>> {
-    let ask = async {
-        let mut nodes = kind_nodes(kind, name).await?;
-        if nodes.len() > 1 {
-            let kubeconfig = Kubeconfig::from_yaml(&kind.kubeconfig(name, Address::External).await?)?;
-            let all: Api<k8s_openapi::api::core::v1::Node> = Api::all(client(kubeconfig, None).await?);
-            let takers = takers(all.list(&ListParams::default()).await?.items.iter());
-            nodes.retain(|node| takers.contains(node.name()));
-        }
-        anyhow::Ok(nodes)
-    };
-    ask.await.or_exit(Exit::Environment)
+/// Whether kind gives this name to a node, and not to a load balancer.
+pub(super) fn is_kubernetes(node: &str) -> bool {
+    !node.ends_with("-external-load-balancer")
 }
 
 /// Reuses an existing cluster; nothing where it was one that we had begun to make, which is removed.

@@ -20,6 +20,7 @@ mod drift;
 pub mod existing;
 pub mod kind;
 pub mod lock;
+pub mod nodes;
 
 /// How long nodes may take to be Ready; a node that was stopped needs most of it.
 const NODES_READY: Duration = Duration::from_secs(180);

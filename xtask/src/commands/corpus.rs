@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use super::clean::{Reached, reach};
 use crate::cleanup::Policy;
 use crate::cli::{Corpus, CorpusCases, Keep};
-use crate::cluster::kind::image_nodes;
 use crate::config::Workspace;
 use crate::env::Env;
 use crate::events::{Events, Phase};
@@ -141,14 +140,15 @@ pub(super) async fn live_afresh(
 /// There is no such cluster (exit 2), or the image cannot be made or brought.
 pub(super) async fn stage(session: &Session, machine: &Machine, cluster: &str) -> Result<(Reached, String)> {
     let kind = machine.kind_client();
-    let nodes = image_nodes(&kind, cluster).await?;
+    let (nodes, looked) = images::deliver::look_at_cluster(&kind, cluster, &[]).await?;
     if nodes.is_empty() {
         fail!(Exit::Usage, "there is no Kind cluster {cluster}; `cargo xtask cluster up` makes one");
     }
     let order = session.images.closure(&[IMAGE.to_owned()])?;
     let built = images::make(&session.maker(machine, true), &session.images, &order).await?;
     let image = [built[IMAGE].wanted()?];
-    images::deliver::deliver(&nodes, None, &image, &session.push(machine, true), &session.events).await?;
+    let push = session.push(machine, true);
+    images::deliver::deliver(&nodes, Some(looked), &image, &push, &session.events).await?;
     Ok((reach(&kind, cluster, &machine.helm).await?, built[IMAGE].reference.clone()))
 }
 

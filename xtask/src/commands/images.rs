@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use kind_client::Node;
 use serde::Serialize;
 
 use crate::cli::Images;
-use crate::docker::{Docker, Image};
+use crate::docker::{Docker, Image, normalized};
 use crate::env::Env;
 use crate::events::Phase;
 use crate::exit::{Exit, ExitWith};
-use crate::images::deliver::{self, Delivered, Wanted};
-use crate::images::{self, Built};
+use crate::images::deliver::{self, Delivered, Looked, Wanted};
+use crate::images::{self, Built, Local, Maker};
 use crate::pipeline::Session;
 use crate::plan::DEFAULT_CLUSTER;
-use crate::setup::Machine;
+use crate::setup::{Machine, likely_kind};
 use crate::{cmd, fail, text};
 
 #[derive(Serialize)]
@@ -32,21 +33,18 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
         Images::Build(args) => {
             let names = if args.images.is_empty() { all(&session) } else { args.images.clone() };
             let machine = session.machine(true).await?;
-            let built = make(&session, &machine, &names).await?;
+            let built = make(&session, &machine, Local::default(), &names).await?;
             print(&built, Vec::new(), args.json)?;
         }
         Images::Load(args) => {
-            let machine = session.machine(true).await?;
             let cluster = args.kind_cluster.clone().unwrap_or_else(|| DEFAULT_CLUSTER.to_owned());
-            let kind = machine.kind_client();
             let asked = if args.images.is_empty() { all(&session) } else { args.images.clone() };
             let (names, given): (Vec<String>, Vec<String>) =
                 asked.into_iter().partition(|name| session.images.images.contains_key(name));
-            let (nodes, found) =
-                tokio::join!(crate::cluster::kind::image_nodes(&kind, &cluster), Docker.images(&given));
-            let (nodes, found) = (nodes?, found.or_exit(Exit::Environment)?);
+            let Asked { machine, local, nodes, looked, found } =
+                ask(&session, &cluster, &names, &given).await?;
             if nodes.is_empty() {
-                let known = kind.clusters().await.or_exit(Exit::Environment)?;
+                let known = machine.kind_client().clusters().await.or_exit(Exit::Environment)?;
                 let near = text::suggestion(&cluster, known.iter().map(String::as_str));
                 fail!(
                     Exit::Usage,
@@ -66,17 +64,16 @@ pub(super) async fn run(args: &Images, env: &Env) -> Result<Exit> {
                 };
                 wanted.push(Wanted::new(reference, image).or_exit(Exit::Usage)?);
             }
-            let built = make(&session, &machine, &names).await?;
+            let built = make(&session, &machine, local, &names).await?;
             for name in &names {
                 wanted.push(built[name].wanted()?);
             }
-            let delivery =
-                deliver::deliver(&nodes, None, &wanted, &session.push(&machine, true), &session.events)
-                    .await?;
+            let push = session.push(&machine, true);
+            let delivery = deliver::deliver(&nodes, Some(looked), &wanted, &push, &session.events).await?;
             if args.prepare {
                 let step = session.events.step(Phase::Images, "prepare docker to push changes alone");
                 let images: Vec<&Image> = wanted.iter().map(|wanted| &wanted.image).collect();
-                deliver::prepare(&images, &session.push(&machine, true)).await?;
+                deliver::prepare(&images, &push).await?;
                 step.done("");
             }
             print(&built, delivery.nodes, args.json)?;
@@ -89,9 +86,52 @@ fn all(session: &Session) -> Vec<String> {
     session.images.images.keys().cloned().collect()
 }
 
-async fn make(session: &Session, machine: &Machine, names: &[String]) -> Result<BTreeMap<String, Built>> {
+/// What a load needs to know before anything is made or brought.
+struct Asked {
+    machine: Machine,
+    local: Local,
+    nodes: Vec<Node>,
+    looked: Looked,
+    /// By reference that was given, the image.
+    found: Vec<Option<Image>>,
+}
+
+/// Asks the machine, the cluster and Docker at once: where nothing has changed, that is all there is to do.
+async fn ask(session: &Session, cluster: &str, names: &[String], given: &[String]) -> Result<Asked> {
+    let kind = likely_kind(&session.env, &session.tools);
+    let full: Vec<String> =
+        given.iter().map(|name| normalized(name)).collect::<Result<_>>().or_exit(Exit::Usage)?;
+    let local = Local::default();
+    let early = async {
+        let local = async {
+            if !names.is_empty() {
+                local.ask().await;
+            }
+        };
+        tokio::join!(deliver::look_at_cluster(&kind, cluster, &full), Docker.images(given), local)
+    };
+    let (machine, early) = tokio::join!(session.machine(true), early);
+    let machine = machine?;
+    let ((nodes, looked), found) = match early {
+        (Ok(nodes), Ok(found), ()) => (nodes, found),
+        // Set-up may have started Docker only then; what is wrong shows now.
+        _ => {
+            let kind = machine.kind_client();
+            let again = tokio::join!(deliver::look_at_cluster(&kind, cluster, &full), Docker.images(given));
+            (again.0?, again.1.or_exit(Exit::Environment)?)
+        }
+    };
+    Ok(Asked { machine, local, nodes, looked, found })
+}
+
+async fn make(
+    session: &Session,
+    machine: &Machine,
+    local: Local,
+    names: &[String],
+) -> Result<BTreeMap<String, Built>> {
     let order = session.images.closure(names)?;
-    images::make(&session.maker(machine, true), &session.images, &order).await
+    images::make(&Maker { local, ..session.maker(machine, true) }, &session.images, &order).await
 }
 
 fn print(built: &BTreeMap<String, Built>, nodes: Vec<Delivered>, json: bool) -> Result<()> {

@@ -15,6 +15,12 @@ use crate::docker::{Docker, Image, normalized};
 pub struct Local(Arc<OnceCell<BTreeMap<String, Image>>>);
 
 impl Local {
+    /// Asks now, so that nobody has to wait for it later.
+    pub async fn ask(&self) {
+        // Who needs the answer asks again.
+        let _ = self.0.get_or_try_init(load).await;
+    }
+
     /// The image that `reference` named, if Docker had it.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! `k8s-test`.
 
 use anyhow::Result;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::config::Tools;
 use crate::config::tools::Version;
@@ -59,12 +59,22 @@ impl Machine {
     /// A client of its kind.
     #[must_use]
     pub fn kind_client(&self) -> kind_client::Kind {
-        let kind = kind_client::Kind::builder().program(&self.kind);
-        match crate::cmd::mark_of_ours() {
-            Some(run) => kind.env(crate::env::PROGRAM_OF, run).build(),
-            None => kind.build(),
-        }
+        kind_client(&self.kind)
     }
+}
+
+fn kind_client(program: &Utf8Path) -> kind_client::Kind {
+    let kind = kind_client::Kind::builder().program(program);
+    match crate::cmd::mark_of_ours() {
+        Some(run) => kind.env(crate::env::PROGRAM_OF, run).build(),
+        None => kind.build(),
+    }
+}
+
+/// A client of the kind that is there in all likelihood, for questions that need not wait until the machine was looked at.
+#[must_use]
+pub fn likely_kind(env: &Env, tools: &Tools) -> kind_client::Kind {
+    kind_client(&tool::likely(env, "kind", &tools.kind))
 }
 
 /// Makes the machine ready; with everything present it only looks.

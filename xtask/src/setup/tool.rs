@@ -95,6 +95,11 @@ pub(super) async fn find(env: &Env, name: &str, tool: &Tool) -> Found {
     unsupported.map_or(Found::Missing, Found::Unsupported)
 }
 
+/// Where the tool is in all likelihood, for what must not wait for a look at it.
+pub(super) fn likely(env: &Env, name: &str, tool: &Tool) -> Utf8PathBuf {
+    packages::on_path(name).unwrap_or_else(|| cached(env, name, tool))
+}
+
 pub(super) fn unsupported(name: &str, tool: &Tool, found: &Program) -> String {
     format!(
         "{name} {} at {} is not supported: it must be at least {} and below {}",

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use futures::future::join_all;
-use kind_client::Node;
+use kind_client::{Kind, Node};
 use serde::Serialize;
 
+use crate::cluster::nodes;
 use crate::docker::{Docker, Image, architecture, normalized};
 use crate::events::{Events, Phase, Step};
 use crate::exit::{Exit, ExitWith, message};
@@ -138,9 +139,20 @@ pub struct Looked {
     held: BTreeMap<String, (Result<Held>, Duration)>,
 }
 
-/// Asks `nodes` what they hold, for a delivery of images of ours that follows soon.
-pub async fn look(nodes: &[Node]) -> Looked {
-    look_at(nodes, &[]).await
+/// The nodes of a Kind cluster that take pods, asked what they hold as [`look`] does; none where there is no such cluster.
+///
+/// # Errors
+/// As [`nodes::ask`].
+pub async fn look_at_cluster(kind: &Kind, cluster: &str, names: &[String]) -> Result<(Vec<Node>, Looked)> {
+    let at = Instant::now();
+    let asked = nodes::ask(kind, cluster, async |node: Node| look(&[node], names).await.held).await?;
+    let (nodes, held): (Vec<Node>, Vec<_>) = asked.into_iter().unzip();
+    Ok((nodes, Looked { at, held: held.into_iter().flatten().collect() }))
+}
+
+/// Asks `nodes` what they hold, for a delivery that follows soon: of images of ours, or of these full names.
+pub async fn look(nodes: &[Node], names: &[String]) -> Looked {
+    look_at(nodes, names).await
 }
 
 async fn look_at<S: Store>(nodes: &[S], names: &[String]) -> Looked {
