@@ -73,6 +73,15 @@ pub enum Event {
         /// How far.
         text: String,
     },
+    /// A step has moved so many bytes.
+    Bytes {
+        /// The step.
+        step: u64,
+        /// How many so far.
+        done: u64,
+        /// Of about how many.
+        of: u64,
+    },
     /// A step ended.
     Finished {
         /// The step.
@@ -281,6 +290,11 @@ impl Step {
     /// Says how far it got.
     pub fn progress(&self, text: impl Into<String>) {
         self.events.emit(&Event::Progress { step: self.step, text: text.into() });
+    }
+
+    /// Says how many bytes it has moved, of about how many.
+    pub fn bytes(&self, done: u64, of: u64) {
+        self.events.emit(&Event::Bytes { step: self.step, done, of });
     }
 
     /// Ends it as it should, with a detail for the reader, which may be empty.

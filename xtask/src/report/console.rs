@@ -25,6 +25,8 @@ struct Open {
     what: String,
     start: Timestamp,
     bar: Option<ProgressBar>,
+    /// Whether the bar shows bytes.
+    bytes: bool,
     last: String,
 }
 
@@ -67,19 +69,23 @@ impl Console {
     fn started(&mut self, at: Timestamp, step: u64, phase: Phase, what: &str) {
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new_spinner());
-            bar.set_style(style("  {prefix:<11.dim} {msg} {spinner} {elapsed:.dim}"));
+            bar.set_style(style(SPINNER));
             bar.set_prefix(phase.name());
             bar.set_message(what.to_owned());
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        self.open.insert(step, Open { phase, what: what.to_owned(), start: at, bar, last: String::new() });
+        let what = what.to_owned();
+        self.open.insert(step, Open { phase, what, start: at, bar, bytes: false, last: String::new() });
     }
 
     fn progress(&mut self, at: Timestamp, step: u64, text: &str) {
         let Some(open) = self.open.get_mut(&step) else { return };
         if let Some(bar) = &open.bar {
             let short: String = text.chars().take(70).collect();
+            if std::mem::take(&mut open.bytes) {
+                bar.set_style(style(SPINNER));
+            }
             if let Some((at, of)) = part(text) {
                 if bar.length().is_none() {
                     bar.set_style(style("  {prefix:<11.dim} {msg} {bar:16} {elapsed:.dim}"));
@@ -95,6 +101,18 @@ impl Console {
                 format!("  {:<11} {}: {text} ({})", open.phase.name(), open.what, since(open.start, at));
             self.line(&line);
         }
+    }
+
+    /// A bar of bytes, for whoever watches: a log has the step's end, which says how many they were.
+    fn bytes(&mut self, step: u64, done: u64, of: u64) {
+        let Some(Open { what, bar: Some(bar), bytes, .. }) = self.open.get_mut(&step) else { return };
+        if !std::mem::replace(bytes, true) {
+            bar.set_style(style(BYTES));
+            bar.set_message(what.clone());
+        }
+        // Of how many is known only about.
+        bar.set_length(of.max(done));
+        bar.set_position(done);
     }
 
     fn finished(&mut self, at: Timestamp, step: u64, end: &StepEnd) {
@@ -127,6 +145,9 @@ impl Console {
         }
     }
 }
+
+const SPINNER: &str = "  {prefix:<11.dim} {msg} {spinner} {elapsed:.dim}";
+const BYTES: &str = "  {prefix:<11.dim} {msg} {bar:16} {bytes}/{total_bytes}, {bytes_per_sec} {elapsed:.dim}";
 
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
@@ -164,6 +185,7 @@ impl Consumer for Console {
                 }
             }
             Event::Progress { step, text } => self.progress(at, *step, text),
+            Event::Bytes { step, done, of } => self.bytes(*step, *done, *of),
             Event::Finished { step, end } => self.finished(at, *step, end),
             Event::Note(text) => self.line(&format!("  {:<11} {text}", "note")),
             Event::Warning(text) => {

@@ -128,7 +128,7 @@ impl Consumer for Recorder {
             Event::TestStarted(_) => {
                 record.first_test.get_or_insert(at);
             }
-            Event::Progress { .. } | Event::Note(_) | Event::Warning(_) => {}
+            Event::Progress { .. } | Event::Bytes { .. } | Event::Note(_) | Event::Warning(_) => {}
         }
     }
 }

@@ -83,7 +83,7 @@ fn is_compressed(first: &[u8]) -> bool {
 }
 
 impl Relay<'_> {
-    /// Reads `archive` to its end, sends the layers that nodes lack, and gives the images. `progress` gets the bytes read.
+    /// Reads `archive` to its end, sends the layers that nodes lack, and gives the images.
     ///
     /// # Errors
     /// The archive is cut, or no such archive.
@@ -91,12 +91,10 @@ impl Relay<'_> {
         &self,
         archive: impl AsyncRead + Unpin + Send,
         outlets: &mut Outlets,
-        mut progress: impl FnMut(u64),
     ) -> Result<Vec<Archived>> {
         let mut contents = Contents::default();
         let mut archive = Archive::new(archive);
         let mut entries = archive.entries().context("read the archive")?;
-        let mut read = 0;
         while let Some(entry) = entries.next().await {
             let mut entry = entry.context("read the archive")?;
             let path = entry.path().context("read a name in the archive")?.to_string_lossy().into_owned();
@@ -111,8 +109,6 @@ impl Relay<'_> {
                 EntryType::Regular | EntryType::Continuous => {
                     let size = entry.effective_size();
                     self.file(&mut entry, path, size, &mut contents, outlets).await?;
-                    read += size;
-                    progress(read);
                 }
                 _ => {}
             }

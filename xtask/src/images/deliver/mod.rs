@@ -17,6 +17,7 @@ use crate::images::LOCAL;
 use crate::text;
 
 mod archive;
+mod counted;
 mod engine;
 mod held;
 mod layout;

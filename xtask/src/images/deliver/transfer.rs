@@ -10,6 +10,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::archive::{Archived, Relay};
+use super::counted::{Counted, expected};
 use super::engine::{Engine, IMPORT, Import, Save, Store};
 use super::held::{Blob, Held};
 use super::layout;
@@ -191,8 +192,10 @@ impl<E: Engine> Transfer<'_, E> {
         let relay = Relay { folders: &folders, last: &last, held: &held, arch: arch(takers), tag: &tag };
 
         let mut save = self.engine.save(&ids)?;
-        let stream = save.stream()?;
-        let images = relay.run(stream, &mut outlets, |bytes| self.step.progress(text::bytes(bytes))).await;
+        let expected = expected(&images);
+        self.step.progress(format!("docker save writes {}", text::bytes(expected)));
+        let stream = Counted::new(save.stream()?, |bytes| self.step.bytes(bytes, expected));
+        let images = relay.run(stream, &mut outlets).await;
         let images = match (save.end().await, images) {
             (Ok(()), images) => images?,
             // Where nobody took its output, that it broke off says nothing.
@@ -201,6 +204,7 @@ impl<E: Engine> Transfer<'_, E> {
             // Of a cut archive docker knows the reason; where we broke off, its pipe broke, and we know.
             (Err(end), Err(ours)) => bail!("{}; docker: {}", message(&ours), message(&end)),
         };
+        self.step.progress("the nodes unpack");
         self.complete(takers, &mut outlets, &images, &tag).await
     }
 
