@@ -373,6 +373,8 @@ pub enum Bench {
     Fail(BenchReady),
     /// Forwards a pod's port: directly, through the API server, and with `kubectl port-forward`
     Forward(BenchForward),
+    /// From saving a file of an image to the new pods, as `dev` does it; written to target/bench/dev.md
+    Dev(BenchDev),
     /// Runs all suites and variants at once, then each alone, then more and more variants; written to target/bench/suites
     Suites(BenchSuites),
     /// Runs all suites and variants again and again, each time in another order; written to target/bench/steady
@@ -428,6 +430,22 @@ pub struct BenchForward {
     /// The Kind cluster to use, made where it is missing; default: one of its own, deleted at the end
     #[arg(long, value_name = "NAME")]
     pub kind_cluster: Option<String>,
+}
+
+/// `bench dev`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchDev {
+    /// The suite to deploy, by its name or its folder
+    pub suite: String,
+    /// The file of an image's build context to save, from the workspace's folder; a copy of it is changed
+    #[arg(long, value_name = "FILE")]
+    pub file: Utf8PathBuf,
+    /// How often
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub runs: u16,
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// `bench images`.

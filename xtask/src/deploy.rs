@@ -78,7 +78,7 @@ impl<'a> Site<'a> {
                 prepared
             }
         };
-        let releases = self.install(&prepared, held).await?;
+        let releases = self.install(&prepared, held, &[]).await?;
         let mut opening = Vec::new();
         for (name, spec) in &self.suite.forwards {
             opening.push(forward::begin(self.place(), name, spec).await?);
@@ -130,15 +130,21 @@ impl<'a> Site<'a> {
         release::prepare(self.installer(&helm, &folder), self.suite, self.namespaces, &self.facts()).await
     }
 
-    /// Brings the images that the charts name on their own, then installs the releases; does not wait for them.
+    /// Brings the images that the charts name on their own, then installs the releases; does not wait for them. `before` is what
+    /// was installed of them in this process.
     ///
     /// # Errors
     /// As [`release::images::ensure`] and [`release::install`].
-    pub async fn install(self, prepared: &[Prepared<'_>], held: &Inventory) -> Result<Vec<Installed>> {
+    pub async fn install(
+        self,
+        prepared: &[Prepared<'_>],
+        held: &Inventory,
+        before: &[Installed],
+    ) -> Result<Vec<Installed>> {
         let (helm, folder) = (self.helm(), self.folder());
         let installer = self.installer(&helm, &folder);
         release::images::ensure(installer, prepared, held).await?;
-        release::install(installer, prepared).await
+        release::install(installer, prepared, before).await
     }
 
     /// Opens the forwards that `open` lacks, closes those that the suite has no more, and proves all of them.

@@ -25,7 +25,7 @@ use crate::report::Recorder;
 use crate::{fail, names};
 
 /// The folders that a change may be made in.
-const COPIED: [&str; 3] = ["ci", "charts", "test-suites"];
+pub(super) const COPIED: [&str; 3] = ["ci", "charts", "test-suites"];
 
 /// A change, in a copy of the files.
 struct Broken {
@@ -205,7 +205,7 @@ fn changed_images(images: &ImagesFile, changed: &[Utf8PathBuf]) -> Option<Images
 }
 
 /// What git would not commit is not copied: results and caches.
-fn copy(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
+pub(super) fn copy(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     for entry in WalkBuilder::new(from).hidden(false).require_git(false).build() {
         let entry = entry?;
         let path = Utf8Path::from_path(entry.path()).context("a path that is not UTF-8")?;

@@ -1,7 +1,7 @@
 //! Images of our own: a Dockerfile's build, left out while its inputs are unchanged.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use camino::Utf8Path;
@@ -16,7 +16,7 @@ use crate::events::Step;
 /// Downloads of a few hundred MB.
 const OFFLINE: Duration = Duration::from_secs(30 * 60);
 
-/// The image in the local Docker: its reference there, and what was done.
+/// The image in the local Docker: its reference there, what was done, and how long Docker took for it.
 pub(super) async fn ensure(
     maker: &Maker,
     name: &str,
@@ -24,7 +24,7 @@ pub(super) async fn ensure(
     context: &Utf8Path,
     bases: &[(String, Arc<Built>)],
     step: &Step,
-) -> Result<(String, How)> {
+) -> Result<(String, How, Duration)> {
     let mut args: Vec<(String, String)> = spec.args.clone().into_iter().collect();
     args.extend(bases.iter().map(|(argument, base)| (argument.clone(), base.reference.clone())));
     let dockerfile = spec.dockerfile.as_deref().unwrap_or(Utf8Path::new("Dockerfile"));
@@ -33,7 +33,7 @@ pub(super) async fn ensure(
     let more = inputs.iter().map(String::as_str).chain([recipe.as_str(), maker.arch.as_str()]);
     let reference = format!("{LOCAL}/{name}:in-{}", key::of_folder(context, more)?);
     if maker.local.image(&reference).await?.is_some() {
-        return Ok((reference, How::Unchanged));
+        return Ok((reference, How::Unchanged, Duration::ZERO));
     }
     let offline = match &spec.offline {
         Some(program) if !registry_answers(step).await => Some(program),
@@ -48,6 +48,7 @@ pub(super) async fn ensure(
     };
     let context = prepared.as_ref().and_then(|folder| Utf8Path::from_path(folder.path())).unwrap_or(context);
     step.progress("docker build");
+    let start = Instant::now();
     Docker
         .build(context, dockerfile, &args, &reference, |line| {
             // Both of Docker's builders: `Step 2/5 : …` and `#7 [2/5] …`.
@@ -56,7 +57,7 @@ pub(super) async fn ensure(
             }
         })
         .await?;
-    Ok((reference, How::Built))
+    Ok((reference, How::Built, start.elapsed()))
 }
 
 fn read(path: &Utf8Path) -> Result<String> {

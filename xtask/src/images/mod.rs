@@ -53,6 +53,9 @@ pub struct Built {
     /// How long that took.
     #[serde(serialize_with = "crate::events::in_seconds", rename = "seconds")]
     pub took: Duration,
+    /// Of that, `docker build` itself.
+    #[serde(serialize_with = "crate::events::in_seconds", rename = "docker_build_seconds")]
+    pub docker: Duration,
 }
 
 impl Built {
@@ -188,9 +191,11 @@ async fn make_one(
     let start = Instant::now();
     let made = match &spec.build {
         Some(context) => build::ensure(maker, name, spec, context, bases, &step).await,
-        None => source::ensure(maker, name, spec, &step).await,
+        None => {
+            source::ensure(maker, name, spec, &step).await.map(|(local, how)| (local, how, Duration::ZERO))
+        }
     };
-    let (local, how) =
+    let (local, how, docker) =
         made.map_err(|error| coded(Exit::of(&error), error.context(format!("make the image {name}"))))?;
     let found = match how {
         How::Unchanged => maker.local.image(&local).await?,
@@ -208,7 +213,8 @@ async fn make_one(
     }
     let took = start.elapsed();
     step.done(format!("{}, {}", how.verb(), text::bytes(image.size)));
-    Ok(Built { name: name.to_owned(), reference, id: image.id.clone(), bytes: image.size, image, how, took })
+    let (name, id, bytes) = (name.to_owned(), image.id.clone(), image.size);
+    Ok(Built { name, reference, id, bytes, image, how, took, docker })
 }
 
 /// The reference to deploy an image of this id by.

@@ -102,6 +102,18 @@ impl Standing {
         &self.session.images
     }
 
+    /// The images, as they were last made.
+    #[must_use]
+    pub fn built(&self) -> &BTreeMap<String, Built> {
+        &self.ground.built
+    }
+
+    /// Its namespaces.
+    #[must_use]
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
     /// Takes over what was read anew: all of it is looked at again.
     ///
     /// # Errors
@@ -175,7 +187,12 @@ impl Standing {
             .collect();
         // A maker of its own, because the last one remembers what Docker had then.
         let maker = session.maker(&ground.machine, plan.setup);
-        ground.built = images::remake(&maker, &session.images, &plan.images, &known).await?;
+        // What the nodes hold does not depend on it.
+        let look = images::deliver::look(&ground.cluster.nodes, &[]);
+        let make = images::remake(&maker, &session.images, &plan.images, &known);
+        let (built, looked) = tokio::join!(make, look);
+        ground.built = built?;
+        ground.looked = Mutex::new(Some(looked));
         let made = ground.built.values().filter(|built| names.contains(&built.name.as_str()));
         stage.done(made.map(|built| built.how.verb()).collect::<Vec<_>>().join(", "));
         Ok(())
@@ -210,7 +227,7 @@ impl Standing {
 
         if let Some(prepared) = prepared {
             let stage = session.events.stage(Phase::Release, "install");
-            *installed = site.install(&prepared, held).await?;
+            *installed = site.install(&prepared, held, installed).await?;
             todo.done(Stage::Releases);
             let names: Vec<&str> = installed.iter().map(|release| release.name.as_str()).collect();
             stage.done(names.join(", "));

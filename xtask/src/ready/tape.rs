@@ -20,7 +20,7 @@ use super::record::Recorder;
 use super::verdict::{self, Verdict};
 use super::world::World;
 use crate::events::Events;
-use crate::release::Installed;
+use crate::release::{Installed, Texts};
 use crate::{fixtures, labels};
 
 /// How long after everything is ready a case that heals is recorded on.
@@ -146,6 +146,7 @@ pub async fn live(client: &Client, tape: Tape<'_>, events: &Events) -> Result<Ou
             asked: Asked::read(&manifest, tape.namespace)?,
             patience: tape.case.patience.clone(),
             timeout: Duration::from_secs(tape.case.seconds.max(90)),
+            texts: Texts::default(),
         };
         let steps = async {
             for step in &tape.case.later {

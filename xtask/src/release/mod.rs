@@ -19,6 +19,7 @@ use crate::ready::patience::Patience;
 use crate::ready::{self, asked::Asked};
 use crate::template::{self, Facts};
 
+mod ahead;
 pub mod images;
 mod lock;
 pub mod manifest;
@@ -34,6 +35,17 @@ pub struct Installed {
     pub patience: Patience,
     /// How long it may take until all of that is ready.
     pub timeout: Duration,
+    /// What it was made of, where helm has installed it.
+    pub texts: Texts,
+}
+
+/// The manifests of a release.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    /// What the chart rendered to before.
+    pub rendered: String,
+    /// What helm installed.
+    pub installed: String,
 }
 
 /// A release about to be installed: its values files are rendered, and its chart with them.
@@ -111,19 +123,28 @@ pub async fn prepare<'a>(
     Ok(prepared)
 }
 
-/// Installs what was prepared, in its order.
+/// Installs what was prepared, in its order; `before` is what was installed of the same in this process.
 ///
 /// # Errors
 /// helm fails; exit 4.
-pub async fn install(installer: Installer<'_>, prepared: &[Prepared<'_>]) -> Result<Vec<Installed>> {
+pub async fn install(
+    installer: Installer<'_>,
+    prepared: &[Prepared<'_>],
+    before: &[Installed],
+) -> Result<Vec<Installed>> {
     let mut installed = Vec::new();
     for one in prepared {
-        installed.push(install_one(installer, one).await?);
+        let before = before.iter().find(|before| before.name == one.release.name);
+        installed.push(install_one(installer, one, before).await?);
     }
     Ok(installed)
 }
 
-async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Installed> {
+async fn install_one(
+    installer: Installer<'_>,
+    one: &Prepared<'_>,
+    before: Option<&Installed>,
+) -> Result<Installed> {
     let Prepared { release, namespace, .. } = one;
     let step = installer.events.step(Phase::Release, format!("install {}", release.name));
     let name = ReleaseName { name: release.name.clone(), namespace: (*namespace).to_owned() };
@@ -144,6 +165,15 @@ async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Ins
     let upgrade = || installer.helm.upgrade_install(&install, release.timeout);
     let hooks = Asked::hooks(&one.manifest, namespace)?;
     let client = &installer.cluster.client;
+    if let Some(before) = before {
+        // The name by which helm's server-side apply goes: that of its program (its pkg/kube/client.go).
+        let manager = installer.helm.program.file_name().unwrap_or("helm");
+        match ahead::apply(client, manager, &install, &one.manifest, &before.texts).await {
+            Ok(count) => tracing::debug!("{count} workloads were applied ahead of helm"),
+            // Helm will find the same, and say it.
+            Err(error) => tracing::debug!("{error:#}"),
+        }
+    }
     let mut installed = tokio::select! {
         installed = upgrade() => installed,
         failure = ready::doomed(client, &hooks, &release.patience) => {
@@ -170,6 +200,7 @@ async fn install_one(installer: Installer<'_>, one: &Prepared<'_>) -> Result<Ins
         asked,
         patience: release.patience.clone(),
         timeout: release.timeout,
+        texts: Texts { rendered: one.manifest.clone(), installed: manifest },
     })
 }
 

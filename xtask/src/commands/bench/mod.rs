@@ -24,6 +24,7 @@ use crate::{cleanup, cmd, fail, images as stage, names, text};
 
 mod cases;
 mod content;
+mod dev;
 mod field;
 mod forward;
 mod images;
@@ -62,6 +63,7 @@ pub(super) async fn run(args: &Bench, env: &Env) -> Result<Exit> {
     match args {
         Bench::Images(args) => run_images(args, env).await,
         Bench::Forward(args) => forward::run(args, env).await,
+        Bench::Dev(args) => dev::run(args, env).await,
         Bench::Wait(args) => super::interruptible(ready::run(args, false, env)).await,
         Bench::Fail(args) => super::interruptible(ready::run(args, true, env)).await,
         Bench::Suites(args) => super::interruptible(suites::run(args, env)).await,

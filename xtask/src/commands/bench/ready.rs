@@ -24,7 +24,7 @@ use crate::plan::DEFAULT_CLUSTER;
 use crate::ready::asked::{Asked, Kind};
 use crate::ready::corpus;
 use crate::ready::tape::{self, Tape};
-use crate::release::Installed;
+use crate::release::{Installed, Texts};
 use crate::{names, ready};
 
 /// Cases of the corpus, and a word of the cause that a message should have.
@@ -171,7 +171,8 @@ impl Bench<'_> {
         let asked = Asked::read(manifest, namespace)?;
         if peer == Peer::Ours {
             let patience = ready::patience::Patience::default();
-            let release = Installed { name: "bench".to_owned(), asked, patience, timeout: self.timeout };
+            let (name, timeout, texts) = ("bench".to_owned(), self.timeout, Texts::default());
+            let release = Installed { name, asked, patience, timeout, texts };
             let end = ready::watch(&self.reached.client, &[release], &Events::new(Vec::new())).await;
             return Ok((end.is_ok(), end.err().map_or(String::new(), |failure| failure.text)));
         }
