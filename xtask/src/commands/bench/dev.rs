@@ -239,7 +239,8 @@ fn report(file: &Utf8Path, suite: &str, values: &[Value], load: f64) -> String {
         processors()
     );
     out.push_str("| from the save until | |\n|---|---|\n");
-    let rows: [(&str, fn(&Value) -> f64); 5] = [
+    type Column = fn(&Value) -> f64;
+    let rows: [(&str, Column); 5] = [
         ("the first new container has started", |value| value.started),
         ("of that `docker build`", |value| value.build),
         ("of that ours", |value| value.ours()),
