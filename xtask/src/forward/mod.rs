@@ -25,10 +25,16 @@ use crate::namespaces::Namespaces;
 mod api;
 mod direct;
 mod http1;
+#[cfg(test)]
+mod kubelet;
 mod pods;
+#[cfg(test)]
+mod protocols;
 mod prove;
 mod relay;
 mod spdy;
+mod tunnel;
+mod upgrade;
 
 use api::Api;
 use direct::Direct;
