@@ -16,9 +16,7 @@ use crate::text;
 mod collect;
 mod redact;
 
-pub(crate) use redact::by_shape;
-
-use redact::Redactor;
+pub(crate) use redact::Redactor;
 
 /// How long asking the cluster for one kind of thing may take.
 const LIMIT: Duration = Duration::from_secs(5);

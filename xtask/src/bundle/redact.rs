@@ -1,8 +1,9 @@
 //! Takes secrets out of what is kept: by what a name says, by what Secrets hold, by the shape of tokens and keys.
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use regex::{Captures, Regex};
@@ -41,15 +42,12 @@ fn regex(text: &str) -> Regex {
     Regex::new(text).expect("the pattern is a constant")
 }
 
-/// A text without what is a secret by its shape or its name; what the cluster's Secrets hold is not known here.
-pub(crate) fn by_shape(text: &str) -> String {
-    Redactor::default().text(text)
-}
-
 /// Knows the secrets of a run.
 #[derive(Debug, Default)]
-pub(super) struct Redactor {
+pub(crate) struct Redactor {
     known: BTreeSet<String>,
+    /// Finds all of them at once, until more are learnt.
+    search: OnceLock<AhoCorasick>,
 }
 
 impl Redactor {
@@ -57,6 +55,7 @@ impl Redactor {
     pub(super) fn learn(&mut self, value: &str) {
         let value = value.trim();
         if value.len() >= SHORTEST && !is_plain(value) {
+            self.search.take();
             self.known.insert(value.to_owned());
             self.known.insert(STANDARD.encode(value));
             for line in value.lines().map(str::trim).filter(|line| line.len() >= 16) {
@@ -83,7 +82,7 @@ impl Redactor {
     }
 
     /// Learns what an object holds: a Secret's data, marked values of environments and of ConfigMaps.
-    pub(super) fn learn_object(&mut self, object: &Value) {
+    pub(crate) fn learn_object(&mut self, object: &Value) {
         if object.get("kind").and_then(Value::as_str) == Some("Secret") {
             for value in texts(object.get("stringData")) {
                 self.learn(value);
@@ -137,7 +136,7 @@ impl Redactor {
     }
 
     /// A text without secrets.
-    pub(super) fn text(&self, text: &str) -> String {
+    pub(crate) fn text(&self, text: &str) -> String {
         let mut text = PRIVATE_KEY.replace_all(text, REDACTED).into_owned();
         text = TOKEN.replace_all(&text, REDACTED).into_owned();
         text = BEARER.replace_all(&text, format!("${{start}}{REDACTED}")).into_owned();
@@ -154,15 +153,22 @@ impl Redactor {
             })
             .into_owned();
         text = FLAG.replace_all(&text, format!("${{name}}{REDACTED}")).into_owned();
-        // The longest first: one secret may begin with another.
-        let mut known: Vec<&String> = self.known.iter().collect();
-        known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        for secret in known {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), REDACTED);
-            }
-        }
-        text
+        self.without_known(&text)
+    }
+
+    /// A text without the secrets that were learnt.
+    pub(crate) fn without_known(&self, text: &str) -> String {
+        let search = self.search.get_or_init(|| {
+            // The longest: one secret may begin with another.
+            let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&self.known);
+            search.expect("secrets are far fewer than 2^31 bytes")
+        });
+        let mut clean = String::with_capacity(text.len());
+        search.replace_all_with(text, &mut clean, |_, _, to| {
+            to.push_str(REDACTED);
+            true
+        });
+        clean
     }
 }
 

@@ -9,6 +9,7 @@ use super::cause::{Cause, Kind};
 use super::object::Key;
 use super::verdict::Verdict;
 use super::world::{World, containers};
+use crate::bundle::Redactor;
 use crate::text;
 
 /// The last lines of a program that are shown.
@@ -30,12 +31,13 @@ pub(super) fn compose(world: &World, verdicts: &[(Item, Verdict)], late: Option<
     }
     // Causes before what may follow from them.
     doomed.sort_by_key(|(_, cause)| (cause.kind == Kind::Unfinished, cause.may_follow()));
+    let redactor = redactor(world);
     let mut blocks: Vec<String> = Vec::new();
     for (at, (item, cause)) in doomed.iter().enumerate() {
         let same = doomed[..at].iter().find(|(_, other)| other.text == cause.text);
         blocks.push(match same {
             Some((first, _)) => format!("{}: the same as {first}", place(item)),
-            None => block(world, item, cause),
+            None => block(world, &redactor, item, cause),
         });
     }
     if let Some(late) = late {
@@ -65,22 +67,32 @@ fn place(item: &Item) -> String {
     format!("{item} in {}", item.key.namespace)
 }
 
-fn block(world: &World, item: &Item, cause: &Cause) -> String {
+/// Knows what the pods' environments mark as a secret: the console may be anybody's to read. What the cluster's Secrets hold is
+/// not looked at for this.
+fn redactor(world: &World) -> Redactor {
+    let mut redactor = Redactor::default();
+    for pod in world.pods.values().filter_map(|pod| serde_json::to_value(pod).ok()) {
+        redactor.learn_object(&pod);
+    }
+    redactor
+}
+
+fn block(world: &World, redactor: &Redactor, item: &Item, cause: &Cause) -> String {
     let mut lines = vec![format!("{}: {}", place(item), cause.text)];
     if let Some(pod) = &cause.pod {
         let container = cause.container.as_ref().map_or(String::new(), |name| format!(", container {name}"));
         lines.push(format!("  pod {pod}{container}{}", state(world, item, pod, cause.container.as_deref())));
     }
     if let Some(said) = &cause.said {
-        lines.push(text::indent(said.trim(), "  the cluster says: "));
+        // Programs may have written it. The shapes of secrets are those of the cluster's own sentences, too.
+        lines.push(text::indent(&redactor.without_known(said.trim()), "  the cluster says: "));
     }
     for event in events(world, item, cause) {
-        lines.push(text::indent(&event, "  event "));
+        lines.push(text::indent(&redactor.without_known(&event), "  event "));
     }
     if let Some(log) = &cause.log {
         lines.push("  its last lines:".to_owned());
-        // The console may be anybody's to read.
-        let log = crate::bundle::by_shape(log);
+        let log = redactor.text(log);
         lines.push(text::indent(text::tail(log.trim_end(), LINES).as_str(), "    "));
     }
     if !cause.kind.advice().is_empty() {
@@ -141,4 +153,47 @@ fn container_state(container: &ContainerStatus) -> String {
         n => format!("; {}", text::count(usize::try_from(n).unwrap_or(0), "restart")),
     };
     format!("{now}{before}{restarts}")
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::super::asked;
+    use super::super::object::Object;
+    use super::super::world::Change;
+    use super::*;
+
+    #[test]
+    fn what_an_environment_marks_as_secret_is_not_on_the_console() {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-1", "namespace": "ns"},
+            "spec": {"containers": [{"name": "web", "env": [
+                {"name": "PG_PASSWORD", "value": "hunter2-the-password"}, {"name": "PG_HOST", "value": "database"},
+            ]}]},
+        });
+        let event = json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "e", "namespace": "ns"}, "type": "Warning",
+            "involvedObject": {"kind": "Pod", "name": "web-1", "namespace": "ns"},
+            "reason": "Unhealthy", "message": "probe failed: hunter2-the-password is wrong",
+        });
+        let mut world = World::default();
+        for object in [pod, event] {
+            world.apply(Timestamp::UNIX_EPOCH, Change::Applied(Object::parse(object).unwrap()));
+        }
+        let item = Item { kind: asked::Kind::Deployment, key: Key::new("ns", "web") };
+        let mut cause = Cause::new(Kind::Crash, "the program ends").at("web-1", Some("web"));
+        cause.said = Some("last words: hunter2-the-password".to_owned());
+        cause.log = Some("connecting to database with hunter2-the-password".to_owned());
+        let text = compose(&world, &[(item, Verdict::Doomed(cause))], None);
+        assert!(!text.contains("hunter2"), "{text}");
+        for part in [
+            "says: last words: [redacted]",
+            "Unhealthy: probe failed: [redacted] is",
+            "to database with [redacted]",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 }
