@@ -10,7 +10,7 @@ use crate::cluster::kind::{self, Owner};
 use crate::cluster::lock;
 use crate::env::Env;
 use crate::events::Phase;
-use crate::exit::{Exit, ExitWith, message};
+use crate::exit::{Exit, ExitWith};
 use crate::lease::Lease;
 use crate::pipeline::Session;
 use crate::plan::{ClusterPlan, DEFAULT_CLUSTER};
@@ -39,18 +39,15 @@ pub(super) async fn run(args: &Cluster, env: &Env) -> Result<Exit> {
             let made = tokio::select! {
                 cluster = session.cluster(&maker, &machine, &plan, &policy.run, &own) => cluster,
                 signal = signals.next() => {
-                    end(&session, &policy, &mut signals).await?;
-                    return Ok(Exit::Interrupted(signal));
+                    let left = end(&session, &policy, &mut signals).await;
+                    return super::after_tidying(&session, Ok(Exit::Interrupted(signal)), left);
                 }
             };
             let made = match made {
                 Ok(made) => made,
                 Err(error) => {
-                    // Why it was not made counts more than what is left of it.
-                    if let Err(left) = end(&session, &policy, &mut signals).await {
-                        session.events.warn(message(&left));
-                    }
-                    return Err(error);
+                    let left = end(&session, &policy, &mut signals).await;
+                    return super::after_tidying(&session, Err(error), left);
                 }
             };
             session.ledger.note(|entry| entry.done = true);

@@ -38,8 +38,7 @@ pub(super) async fn run(args: &Dev, env: &Env) -> Result<Exit> {
         Left::Tidy(left) => left,
         Left::AtOnce(signal) => return Ok(Exit::Interrupted(signal)),
     };
-    // Why it ended counts more than what could not be tidied up after it.
-    end.and_then(|exit| left.map(|()| exit))
+    super::after_tidying(&session, end, left)
 }
 
 /// What ends a wait.

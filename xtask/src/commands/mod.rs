@@ -9,7 +9,7 @@ use crate::cli::Command;
 use crate::config::{Guard, ImagesFile, Tools, Workspace};
 use crate::env::Env;
 use crate::events::{Consumer, Events};
-use crate::exit::{Exit, Signal};
+use crate::exit::{Exit, Signal, message};
 use crate::ledger::Ledger;
 use crate::pipeline::{Found, Session};
 use crate::report::console::Console;
@@ -81,6 +81,18 @@ async fn clean_up(session: &Session, policy: &Policy, failed: bool) -> Result<()
     // Also where something is left, because that was said, with what to do.
     session.ledger.note(|entry| entry.done = true);
     cleaned
+}
+
+/// How a command ended whose leftovers were tidied up: why it ended counts more than what could not be, which is told.
+fn after_tidying(session: &Session, end: Result<Exit>, left: Result<()>) -> Result<Exit> {
+    match (end, left) {
+        (end, Ok(())) => end,
+        (Ok(Exit::Passed), Err(left)) => Err(left),
+        (end, Err(left)) => {
+            session.events.warn(message(&left));
+            end
+        }
+    }
 }
 
 /// What to say of a run that leaves at once, without cleaning up.

@@ -1,6 +1,6 @@
 //! Ctrl-C and SIGTERM: what runs is ended, what was made goes, and the exit code says it.
 
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
@@ -74,4 +74,41 @@ fn a_signal_after_the_tests_is_the_first_and_no_success() {
     assert_eq!(run.wait().unwrap().code(), Some(143), "{}", simulated.said("output"));
     assert_eq!(simulated.left(Cluster::Theirs), Vec::<String>::new());
     assert_eq!(simulated.reaped("output"), "");
+}
+
+/// A kind whose creation does not end and whose deletion fails.
+const HELD: &str = r#"
+case "$1 $2" in
+  "version "*) echo "kind v0.33.0 go1.26.8 linux/amd64" ;;
+  "get clusters") [ -e $HOME/creating ] && echo held; true ;;
+  "get nodes") [ -e $HOME/creating ] && echo held-control-plane; true ;;
+  "create cluster") echo > $HOME/creating; exec /bin/sleep 600 ;;
+  *) echo "fake kind: $*" >&2; exit 1 ;;
+esac"#;
+
+#[test]
+fn what_cannot_be_removed_after_a_signal_is_named_and_the_signal_is_the_end() {
+    for command in ["cluster up", "up", "dev"] {
+        let simulated = simulated("true");
+        simulated.world.tool("kind", HELD);
+        let suite = simulated.world.path().join("example");
+        let mut arguments: Vec<&str> = command.split(' ').collect();
+        if command != "cluster up" {
+            arguments.extend([suite.to_str().unwrap(), "--no-setup"]);
+        }
+        arguments.extend(["--kind-cluster", "held"]);
+        let log = std::fs::File::create(simulated.world.path().join("output.log")).unwrap();
+        let mut run = simulated.world.command(&arguments);
+        run.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let mut run = run.spawn().unwrap();
+        let creating = simulated.world.path().join("creating");
+        wait_for("it creates the cluster", || creating.exists());
+        send(&run, Signal::SIGINT);
+        let code = run.wait().unwrap().code();
+        let said = simulated.said("output");
+        assert_eq!(code, Some(130), "{command}: {said}");
+        for part in ["not everything could be removed", "cluster held", "cluster down --kind-cluster held"] {
+            assert!(said.contains(part), "{command}: `{part}` is not in:\n{said}");
+        }
+    }
 }

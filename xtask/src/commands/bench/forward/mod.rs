@@ -90,9 +90,7 @@ pub(super) async fn run(args: &BenchForward, env: &Env) -> Result<Exit> {
         print!("{}", report.markdown());
         bench.session.events.note(format!("written to {}", folder.join("forward.md")));
     }
-    let exit = measured?;
-    cleaned?;
-    Ok(exit)
+    commands::after_tidying(&bench.session, measured, cleaned)
 }
 
 /// As for a run whose suite is the benchmark's server; a cluster of its own is deleted at the end.
