@@ -549,6 +549,9 @@ pub struct Reap {
     /// Start it as a process of its own and end
     #[arg(long)]
     pub detach: bool,
+    /// How long removing may take in all
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub limit: u64,
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use kind_client::Kind;
 use kube::Client;
 use kube::config::Kubeconfig;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::getpgrp;
 
 use crate::cleanup::{self, Policy, Remover, Whose};
 use crate::cli::Reap;
@@ -100,13 +102,40 @@ pub async fn run(args: &Reap, env: &Env) -> Result<Exit> {
     // It ends with the run; what comes before is nothing to us.
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
     let reaped = match journal.last()? {
-        Some(entry) if !entry.done => reap(&mut journal, entry, env).await,
+        Some(entry) if !entry.done => {
+            give_up_after(Duration::from_secs(args.limit), &entry)?;
+            reap(&mut journal, entry, env).await
+        }
         _ => Ok(()),
     };
     if reaped.is_ok() {
         remove_empty_log(&args.folder);
     }
     reaped.map(|()| Exit::Passed)
+}
+
+/// Ends this process and those that it has started when `limit` is over; what it has not removed has expired by then, and the
+/// next start sweeps it.
+///
+/// By a thread, because whoever waits for an API may do that in a call of the system: the program that a kubeconfig names for its
+/// credentials is waited for in one.
+fn give_up_after(limit: Duration, entry: &Entry) -> Result<()> {
+    let Entry { policy, made, .. } = entry;
+    let left = Vec::from_iter(made.describe()).join(", ");
+    let by_hand = cleanup::by_hand(policy, made).unwrap_or_else(|| "cargo xtask clean".to_owned());
+    let text = format!(
+        "run {}: not cleaned up within {}, which is given up; still there may be {left}; it goes at a next start, or by hand: `{by_hand}`",
+        policy.run,
+        text::seconds(limit)
+    );
+    let give_up = move || {
+        std::thread::sleep(limit);
+        eprintln!("error: {text}");
+        // It is the leader of its group.
+        let _ = killpg(getpgrp(), Signal::SIGKILL);
+    };
+    std::thread::Builder::new().spawn(give_up).context("start the thread that watches the time")?;
+    Ok(())
 }
 
 /// Ends what a dead run has left running, and does what the run would have done at its end.

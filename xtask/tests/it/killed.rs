@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::simulated::{Cluster, Simulated};
+use crate::simulated::{Cluster, Simulated, wait_for};
+use crate::world::World;
 
 /// A test that has a child of its own.
 const TEST: &str =
@@ -112,4 +113,31 @@ fn a_run_that_is_killed_leaves_nothing() {
 #[ignore = "takes a minute"]
 fn two_hundred_runs_that_are_killed_leave_nothing() {
     campaign(200, 1000);
+}
+
+#[test]
+fn a_reaper_that_is_held_up_gives_up_and_says_what_is_left() {
+    let world = World::new();
+    // A login that waits for somebody, as the program that a kubeconfig names for its credentials may.
+    world.tool("login", "echo $$ > $HOME/login; exec /bin/sleep 600");
+    let folder = world.path().join("output");
+    std::fs::create_dir(&folder).unwrap();
+    world.file(
+        "output/kubeconfig",
+        "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}], users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: login, interactiveMode: Never}}}]}",
+    );
+    let entry = serde_json::json!({
+        "at": "2026-01-01T00:00:00Z",
+        "policy": {"run": "r", "keep": "never", "cluster": {"provider": "kubeconfig", "file": "/k", "context": "c"}, "output": folder},
+        "tools": {"kind": "kind", "helm": "helm"},
+        "made": {"cluster": null, "cluster_complete": false, "namespaces": ["a-3fcd70"], "objects": [], "releases": []},
+    });
+    world.file("output/journal.jsonl", &format!("{entry}\n"));
+    let end = world.run(&["reap", folder.to_str().unwrap(), "--limit", "1"]);
+    for part in ["run r: not cleaned up within 1", "may be namespace a-3fcd70", "`cargo xtask clean --run r "]
+    {
+        assert!(end.text.contains(part), "`{part}` is not in:\n{}", end.text);
+    }
+    let login = std::fs::read_to_string(world.path().join("login")).unwrap();
+    wait_for("the login is gone too", || !std::path::Path::new("/proc").join(login.trim()).exists());
 }
