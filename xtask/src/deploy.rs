@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::release::{Installed, Installer, Prepared};
 use crate::suites::{Given, Runner, Test};
 use crate::template::{Facts, ImageFacts, RunFacts};
-use crate::{fixtures, lease, ready, release, suites, text};
+use crate::{fixtures, ready, release, suites, text};
 
 /// Where a suite is deployed, and from what.
 #[derive(Clone, Copy)]
@@ -48,8 +48,7 @@ pub async fn namespaces(
     let namespaces = match &plan.existing_namespace {
         Some(name) => namespaces::existing(&cluster.client, suite, name).await?,
         None => {
-            let expires = lease::expiry(plan.keep);
-            let marks = Marks { run: &plan.run, expires, up: false };
+            let marks = Marks::of(plan, cluster.clock.now());
             namespaces::make(&cluster.client, suite, marks, &[], &session.ledger).await?
         }
     };
@@ -113,7 +112,7 @@ impl<'a> Site<'a> {
         let Site { session, plan, suite, ground, namespaces } = self;
         let step = session.events.step(Phase::Fixtures, suite.id());
         let facts = self.facts();
-        let marks = Marks { run: &plan.run, expires: lease::expiry(plan.keep), up: false };
+        let marks = Marks::of(plan, ground.cluster.clock.now());
         let count =
             fixtures::apply(&ground.cluster.client, suite, marks, namespaces, &facts, &session.ledger)
                 .await?;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, anyhow};
 use camino::Utf8Path;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::{self, ApiCapabilities, Scope};
@@ -20,15 +21,15 @@ use crate::{fail, labels, lease};
 
 /// Applies all fixtures of `suite`; gives how many objects they hold.
 ///
-/// An object that somebody else or another run made stays theirs, while that lives: it is brought to the wanted state, but
-/// never deleted.
+/// An object that somebody else made stays theirs: it is brought to the wanted state, but never deleted. So does that of
+/// another run while that lives; at its end it passes the object on to a run that lives and has applied it too.
 ///
 /// # Errors
 /// A manifest cannot be read or rendered (exit 2), or the API refuses an object (exit 3).
 pub async fn apply(
     client: &Client,
     suite: &Suite,
-    Marks { run, expires, .. }: Marks<'_>,
+    Marks { run, now, expires, .. }: Marks<'_>,
     namespaces: &Namespaces,
     facts: &Facts,
     ledger: &Ledger,
@@ -53,34 +54,31 @@ pub async fn apply(
                     .namespace
                     .as_ref()
                     .is_some_and(|ns| namespaces.by_role.values().any(|n| n == ns));
-            let theirs = !goes_with_namespace && {
-                let present = api
-                    .get_opt(&object.name_any())
-                    .await
-                    .with_context(|| what.clone())
-                    .or_exit(Exit::Environment)?;
-                // What a dead run has left is taken over, before a sweep takes it away from us.
-                let is_alive = |present: &DynamicObject| !lease::is_over(&present.metadata, Timestamp::now());
-                present.is_some_and(|present| {
-                    let by = present.labels().get(labels::RUN);
-                    by.is_none_or(|by| by != run && is_alive(&present))
-                })
+            let owner = if goes_with_namespace {
+                Owner::Us
+            } else {
+                let present = api.get_opt(&object.name_any()).await.with_context(|| what.clone());
+                let present = present.or_exit(Exit::Environment)?;
+                present.map_or(Owner::Us, |present| Owner::of(&present.metadata, run, now))
             };
-            if !theirs {
+            if owner == Owner::Us {
                 object.labels_mut().extend(labels::of(run, &suite.name, &suite.variant));
                 if !goes_with_namespace {
                     object.annotations_mut().insert(labels::EXPIRES.to_owned(), expires.to_string());
-                    let noted = Object {
-                        resource: resource.clone(),
-                        namespace: object.metadata.namespace.clone(),
-                        name: object.name_any(),
-                    };
-                    ledger.record(|made| {
-                        // `dev` applies them again and again.
-                        made.objects.retain(|known| *known != noted);
-                        made.objects.push(noted);
-                    });
                 }
+            }
+            // Another run's may become ours before we end.
+            if owner != Owner::Stranger && !goes_with_namespace {
+                let noted = Object {
+                    resource: resource.clone(),
+                    namespace: object.metadata.namespace.clone(),
+                    name: object.name_any(),
+                };
+                ledger.record(|made| {
+                    // `dev` applies them again and again.
+                    made.objects.retain(|known| *known != noted);
+                    made.objects.push(noted);
+                });
             }
             // A manager of the run's own: one shared by runs would take another run's labels away.
             let params = PatchParams::apply(&labels::field_manager(run)).force();
@@ -92,6 +90,28 @@ pub async fn apply(
         }
     }
     Ok(count)
+}
+
+/// Whose an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// This run's.
+    Us,
+    /// That of another run, which lives.
+    AnotherRun,
+    /// Somebody else's.
+    Stranger,
+}
+
+impl Owner {
+    /// The owner of an object that is there. What a dead run has left is taken over, before a sweep takes it away from us.
+    fn of(meta: &ObjectMeta, run: &str, now: Timestamp) -> Owner {
+        match meta.labels.as_ref().and_then(|labels| labels.get(labels::RUN)) {
+            None => Owner::Stranger,
+            Some(by) if by != run && !lease::is_over(meta, now) => Owner::AnotherRun,
+            Some(_) => Owner::Us,
+        }
+    }
 }
 
 /// Applies the objects of a rendered manifest to `namespace`, as one manager and with these labels.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 /// The run that made an object; nothing without it is ever deleted.
 pub const RUN: &str = "k8s-test.local/run";
@@ -33,6 +34,12 @@ pub fn of(run: &str, suite: &str, variant: &str) -> BTreeMap<String, String> {
     [(RUN, run), (SUITE, suite), (VARIANT, variant)]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
+}
+
+/// The runs that have applied an object with this metadata.
+pub fn appliers(meta: &ObjectMeta) -> impl Iterator<Item = &str> {
+    let managers = meta.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
+    managers.filter_map(|manager| manager.strip_prefix("k8s-test/"))
 }
 
 /// Whether an object with these annotations has expired by `now`; one without a readable time has not.

@@ -1,33 +1,25 @@
 //! Leases: until when what a run has made is its own, renewed while it lives, so that expired means dead.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kind_client::Kind;
 use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
-use tokio::task::AbortHandle;
 
-use crate::cleanup::{KEPT, Policy};
+use crate::cleanup::KEPT;
 use crate::cli::Keep;
-use crate::cluster::kind;
-use crate::events::Events;
-use crate::exit::message;
 use crate::labels;
-use crate::ledger::{Ledger, Made, Object, ReleaseName};
-use crate::plan::ClusterPlan;
+use crate::ledger::{Made, Object, ReleaseName};
+
+mod hold;
+
+pub use hold::{Held, Holder};
 
 /// How long things are left alone after the last renewal: clocks of two machines may differ, and an API server may be
 /// away for some minutes.
 pub(crate) const TERM: SignedDuration = SignedDuration::from_mins(10);
-/// How often a lease is renewed.
-const RENEW: Duration = Duration::from_secs(60);
-/// How long one renewal may take.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// Who uses something, and until when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,16 +50,20 @@ pub fn owner() -> String {
     format!("{}@{}", user.as_deref().unwrap_or("unknown"), host.as_deref().unwrap_or("unknown"))
 }
 
-/// When things of a run that begins or goes on now expire.
+/// When things of a run that begins or goes on at this time expire.
 ///
 /// What is to stay in any case has its whole time from the start, because a machine that crashes takes the reaper with it.
 #[must_use]
-pub fn expiry(keep: Keep) -> Timestamp {
-    Timestamp::now()
-        + match keep {
-            Keep::Always => KEPT,
-            Keep::OnFailure | Keep::Never => TERM,
-        }
+pub fn expiry(keep: Keep, now: Timestamp) -> Timestamp {
+    now + term(keep)
+}
+
+/// How long things of a run are left alone after the last renewal.
+fn term(keep: Keep) -> SignedDuration {
+    match keep {
+        Keep::Always => KEPT,
+        Keep::OnFailure | Keep::Never => TERM,
+    }
 }
 
 /// Whether the time of something that a run has made is over. What helm has just written down has none yet: it is the
@@ -78,61 +74,6 @@ pub fn is_over(meta: &ObjectMeta, now: Timestamp) -> bool {
         Some(annotations) if annotations.contains_key(labels::EXPIRES) => labels::expired(annotations, now),
         _ => meta.creation_timestamp.as_ref().is_none_or(|created| created.0 + TERM <= now),
     }
-}
-
-/// Renews a run's leases until it is dropped.
-pub struct Held(AbortHandle);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Renews the leases of what the ledger names, and of the cluster, from now on.
-#[must_use]
-pub fn hold(policy: Policy, ledger: Ledger, client: Client, kind: Kind, events: Events) -> Held {
-    hold_by(RENEW, policy, ledger, client, kind, events)
-}
-
-fn hold_by(
-    every: Duration,
-    policy: Policy,
-    ledger: Ledger,
-    client: Client,
-    kind: Kind,
-    events: Events,
-) -> Held {
-    let task = tokio::spawn(async move {
-        let mut failing = false;
-        loop {
-            tokio::time::sleep(every).await;
-            let made = ledger.made();
-            let renewal = renew(&policy, &made, &client, &kind);
-            let renewed = match tokio::time::timeout(LIMIT, renewal).await {
-                Ok(renewed) => renewed,
-                Err(_) => Err(anyhow::anyhow!("no answer within {}", crate::text::seconds(LIMIT))),
-            };
-            if let Err(error) = &renewed
-                && !failing
-            {
-                events
-                    .warn(format!("the lease could not be renewed, and is tried again: {}", message(error)));
-            }
-            failing = renewed.is_err();
-        }
-    });
-    Held(task.abort_handle())
-}
-
-async fn renew(policy: &Policy, made: &Made, client: &Client, kind: &Kind) -> Result<()> {
-    let expires = expiry(policy.keep);
-    let objects = prolong(client, made, &policy.run, expires).await;
-    if let ClusterPlan::Kind { name, .. } = &policy.cluster {
-        // Also one that another run has made and that we use.
-        kind::renew(kind, name, expires).await?;
-    }
-    objects
 }
 
 /// Sets when anybody may remove what a run has made: its namespaces, and what is not in them.
@@ -153,8 +94,12 @@ pub async fn prolong(client: &Client, made: &Made, run: &str, expires: Timestamp
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
             None => Api::all_with(client.clone(), resource),
         };
-        written(api.patch_metadata(name, &params, &patch).await)
-            .with_context(|| format!("annotate {} {name}", resource.kind))?;
+        // One that another run has made is that run's to keep, until that passes it on.
+        let found = api.get_metadata_opt(name).await?;
+        if found.is_some_and(|found| found.labels().get(labels::RUN).is_some_and(|by| by == run)) {
+            written(api.patch_metadata(name, &params, &patch).await)
+                .with_context(|| format!("annotate {} {name}", resource.kind))?;
+        }
     }
     // In a namespace of ours the namespace's time is enough.
     let outside = made.releases.iter().filter(|release| !made.namespaces.contains(&release.namespace));
@@ -181,83 +126,19 @@ fn written<T>(result: kube::Result<T>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use http::StatusCode;
-    use kube::api::ApiResource;
-    use serde_json::json;
-
     use super::*;
-    use crate::fake_api::{self, answer};
-
-    fn policy() -> Policy {
-        Policy {
-            run: "r".to_owned(),
-            keep: Keep::Never,
-            cluster: ClusterPlan::Kubeconfig { file: "/k".into(), context: None },
-            output: "/o".into(),
-        }
-    }
-
-    #[tokio::test]
-    async fn all_that_a_run_has_made_is_renewed_until_it_ends() {
-        let (client, mut server) = fake_api::client();
-        let ledger = Ledger::default();
-        ledger.record(|made| {
-            made.namespaces.push("a-3fcd70".to_owned());
-            made.objects.push(Object {
-                resource: ApiResource::erase::<Secret>(&()),
-                namespace: Some("theirs".to_owned()),
-                name: "token".to_owned(),
-            });
-            for namespace in ["a-3fcd70", "theirs"] {
-                made.releases.push(ReleaseName { name: "app".to_owned(), namespace: namespace.to_owned() });
-            }
-        });
-        let (kind, events) = (Kind::new(), Events::new(Vec::new()));
-        let held = hold_by(Duration::from_millis(1), policy(), ledger, client, kind, events);
-        let mut seen = Vec::new();
-        // Twice all of it: one that is gone is no reason to leave the others.
-        while seen.len() < 8 {
-            let (request, send) = server.next_request().await.unwrap();
-            let path = request.uri().path().rsplit('/').take(2).collect::<Vec<_>>();
-            seen.push(format!("{} {} {}", request.method(), path[1], path[0]));
-            if request.method() == "GET" {
-                let selector = request.uri().query().unwrap_or_default().to_owned();
-                assert!(selector.contains("name%3Dapp") && selector.contains("run%3Dr"), "{selector}");
-                let revision = json!({"metadata": {"name": "sh.helm.release.v1.app.v1"}});
-                let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [revision]});
-                send.send_response(answer(StatusCode::OK, &list));
-                continue;
-            }
-            let body = request.into_body().collect_bytes().await.unwrap();
-            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
-            let expires: Timestamp =
-                body["metadata"]["annotations"][labels::EXPIRES].as_str().unwrap().parse().unwrap();
-            assert!(expires > Timestamp::now() + TERM - SignedDuration::from_mins(1));
-            let gone = json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "no"});
-            send.send_response(answer(StatusCode::NOT_FOUND, &gone));
-        }
-        let once = [
-            "PATCH namespaces a-3fcd70",
-            "PATCH secrets token",
-            "GET theirs secrets",
-            "PATCH secrets sh.helm.release.v1.app.v1",
-        ];
-        assert_eq!(seen, [once, once].concat());
-        drop(held);
-        // The client goes with the task.
-        assert!(server.next_request().await.is_none());
-    }
 
     #[test]
     fn what_is_to_stay_has_its_whole_time_from_the_start() {
-        let hour = Timestamp::now() + SignedDuration::from_hours(1);
-        assert!(expiry(Keep::Always) > hour);
-        assert!(expiry(Keep::OnFailure) < hour && expiry(Keep::Never) < hour);
+        let now = Timestamp::now();
+        let hour = now + SignedDuration::from_hours(1);
+        assert!(expiry(Keep::Always, now) > hour);
+        assert!(expiry(Keep::OnFailure, now) < hour && expiry(Keep::Never, now) < hour);
     }
 
     #[test]
     fn a_lease_outlives_several_renewals_that_fail() {
-        let renew = SignedDuration::try_from(RENEW + LIMIT).unwrap();
+        let renew = SignedDuration::try_from(hold::RENEW + hold::LIMIT).unwrap();
         assert!(TERM > renew * 5);
     }
 

@@ -14,6 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use crate::config::Suite;
 use crate::exit::{Exit, ExitWith};
 use crate::ledger::{Ledger, Made};
+use crate::plan::Plan;
 use crate::{fail, labels, lease, names, text};
 
 /// Suffixes to try; with 16 million of them a second collision means that something else is wrong.
@@ -46,10 +47,20 @@ impl Namespaces {
 pub struct Marks<'a> {
     /// The run's id.
     pub run: &'a str,
+    /// The time by the cluster's clock.
+    pub now: Timestamp,
     /// When anybody may remove them.
     pub expires: Timestamp,
     /// Whether `up` and `dev` use them again.
     pub up: bool,
+}
+
+impl Marks<'_> {
+    /// Those of a run's own at this time by the cluster's clock.
+    #[must_use]
+    pub fn of(plan: &Plan, now: Timestamp) -> Marks<'_> {
+        Marks { run: &plan.run, now, expires: lease::expiry(plan.keep, now), up: false }
+    }
 }
 
 /// Makes a namespace for each different prefix of `suite` that none of `known` was made for.
@@ -63,7 +74,7 @@ pub async fn make(
     known: &[String],
     ledger: &Ledger,
 ) -> Result<Namespaces> {
-    let Marks { run, expires, up } = marks;
+    let Marks { run, expires, up, .. } = marks;
     let api: Api<Namespace> = Api::all(client.clone());
     let mut names: IndexMap<&str, String> = IndexMap::new();
     let mut labels = labels::of(run, &suite.name, &suite.variant);
@@ -167,6 +178,10 @@ mod tests {
         file.resolve("/w/test-suites/example".into(), "default").unwrap()
     }
 
+    fn marks() -> Marks<'static> {
+        Marks { run: "run-1", now: Timestamp::UNIX_EPOCH, expires: Timestamp::UNIX_EPOCH, up: false }
+    }
+
     fn conflict() -> Response<Body> {
         let status = json!({"kind": "Status", "status": "Failure", "reason": "AlreadyExists", "code": 409, "message": "exists"});
         answer(StatusCode::CONFLICT, &status)
@@ -191,15 +206,9 @@ mod tests {
             (first, second, body)
         });
         let ledger = Ledger::default();
-        let made = make(
-            &client,
-            &suite("{user: dagster-test, system: dagster-test}"),
-            Marks { run: "run-1", expires: Timestamp::UNIX_EPOCH, up: false },
-            &[],
-            &ledger,
-        )
-        .await
-        .unwrap();
+        let made = make(&client, &suite("{user: dagster-test, system: dagster-test}"), marks(), &[], &ledger)
+            .await
+            .unwrap();
         let (first, second, body) = serve.await.unwrap();
         assert_ne!(first, second);
         assert_eq!(made.by_role["user"], second);
@@ -223,7 +232,7 @@ mod tests {
             (prolonged, made, body)
         });
         let known = ["dagster-test-3fcd70".to_owned(), "dagster-test-system-000000".to_owned()];
-        let marks = Marks { run: "run-1", expires: Timestamp::UNIX_EPOCH, up: true };
+        let marks = Marks { up: true, ..marks() };
         let suite = suite("{user: dagster-test, system: dagster}");
         let namespaces = make(&client, &suite, marks, &known, &Ledger::default()).await.unwrap();
         let (prolonged, made, body) = serve.await.unwrap();

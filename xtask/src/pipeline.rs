@@ -23,13 +23,14 @@ use crate::helm::Helm;
 use crate::images::deliver::{Delivered, Inventory, Looked, Push};
 use crate::images::{self, Built, Maker};
 use crate::journal;
-use crate::lease::{self, Held, Lease};
+use crate::lease::{Held, Holder, Lease};
 use crate::ledger::{Ledger, Made};
 use crate::namespaces::Namespaces;
 use crate::plan::{ClusterPlan, Plan};
 use crate::setup::{self, Machine, Mend};
 use crate::suites::{self, Test};
 use crate::sweep::{self, Sweep};
+use crate::{fail, text};
 
 /// What a run is made from and where it says what happens.
 #[derive(Clone)]
@@ -163,11 +164,29 @@ impl Session {
                 made
             }
         };
+        cluster.clock.compare(&cluster.client).await;
+        let ahead = cluster.clock.ahead();
+        if !ahead.is_zero() {
+            let (by, side) = (ahead.unsigned_abs(), if ahead.is_negative() { "behind" } else { "ahead of" });
+            self.events.note(format!(
+                "the clock of {} is {} {side} this machine's; limits and leases go by the cluster's",
+                cluster.name,
+                text::seconds(by)
+            ));
+        }
         self.find(|found| {
             found.cluster = Some(cluster.clone());
             found.helm = Some((machine.helm.clone(), machine.helm_version));
         });
         Ok((cluster, looked))
+    }
+
+    /// Keeps what the run makes its own from now on.
+    #[must_use]
+    pub fn hold(&self, policy: &Policy, cluster: &Cluster, kind: Kind) -> Held {
+        let Session { ledger, events, env, .. } = self.clone();
+        let (client, clock) = (cluster.client.clone(), cluster.clock.clone());
+        Holder { policy: policy.clone(), ledger, client, clock, kind, cache: env.cache, events }.hold()
     }
 
     /// helm, for a cluster.
@@ -190,6 +209,7 @@ impl Session {
             kind: found.kind.as_ref(),
             helm: helm.as_ref(),
             client: found.cluster.as_ref().map(|cluster| &cluster.client),
+            clock: found.cluster.as_ref().map(|cluster| cluster.clock.clone()).unwrap_or_default(),
             cache: &self.env.cache,
             events: &self.events,
         };
@@ -231,7 +251,12 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     });
     let mut results = Vec::new();
     let mut failures = Vec::new();
-    for (group, ended) in groups.iter().zip(join_all(running).await) {
+    let ended = tokio::select! {
+        ended = join_all(running) => ended,
+        // What fails from now on fails by that.
+        lost = ground.lease.lost() => fail!(Exit::Environment, "{lost}"),
+    };
+    for (group, ended) in groups.iter().zip(ended) {
         match ended {
             Ok(tests) => results.extend(tests),
             Err(error) => {
@@ -274,7 +299,7 @@ pub struct Ground {
     /// The machine.
     pub machine: Machine,
     /// Keeps what the run makes its own.
-    _lease: Held,
+    pub lease: Held,
     /// Removes what others have left.
     _sweep: Sweep,
 }
@@ -301,8 +326,7 @@ async fn ground_alone(session: &Session, plan: &Plan) -> Result<Ground> {
         let made = session.cluster(&maker, &machine, &plan.cluster, &plan.run, &kubeconfig).await?;
         let (cluster, kind) = (&made.0, machine.kind_client());
         let sweep = sweep::start(session, plan, cluster, &kind);
-        let ledger = session.ledger.clone();
-        let lease = lease::hold(policy.clone(), ledger, cluster.client.clone(), kind, session.events.clone());
+        let lease = session.hold(&policy, cluster, kind);
         Ok((made, lease, sweep))
     };
     let (((cluster, looked), lease, sweep), built) =
@@ -311,7 +335,7 @@ async fn ground_alone(session: &Session, plan: &Plan) -> Result<Ground> {
     // A machine of a CI system is gone before there is a next change.
     let push = session.push(&machine, !plan.ci);
     let looked = Mutex::new(looked);
-    Ok(Ground { cluster, built, push, looked, machine, _lease: lease, _sweep: sweep })
+    Ok(Ground { cluster, built, push, looked, machine, lease, _sweep: sweep })
 }
 
 /// Brings the images that the plan's suites deploy to the nodes; gives what these hold now.

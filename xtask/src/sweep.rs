@@ -50,7 +50,7 @@ async fn objects(session: &Session, plan: &Plan, cluster: &Cluster) -> Result<()
     }
     let helm = session.helm(cluster);
     let goes = |run: &str, expired: bool| expired && run != plan.run;
-    let mut found = leftovers::find(goes, &cluster.client, &helm).await?;
+    let mut found = leftovers::find(goes, &cluster.client, &helm, cluster.clock.now()).await?;
     // Where this run installs at the same moment, nobody uninstalls.
     found.made.releases.retain(|release| Some(&release.namespace) != plan.existing_namespace.as_ref());
     for stuck in found.stuck {
@@ -66,6 +66,7 @@ async fn objects(session: &Session, plan: &Plan, cluster: &Cluster) -> Result<()
         kind: None,
         helm: Some(&helm),
         client: Some(&cluster.client),
+        clock: cluster.clock.clone(),
         cache: &session.env.cache,
         events: &silent,
     };

@@ -93,7 +93,7 @@ async fn fate(remover: &Remover<'_>, policy: &Policy, made: &Made, kind: &Kind, 
         return Ok(Fate::Delete);
     }
     let client = remover.client.ok_or_else(|| anyhow!("its API is not known any more"))?;
-    let others = others(client, &policy.run).await?;
+    let others = others(client, &policy.run, remover.clock.now()).await?;
     Ok(if others.is_empty() { Fate::Delete } else { Fate::Share(others.join(", ")) })
 }
 
@@ -102,11 +102,10 @@ fn is_alone(policy: &Policy) -> bool {
     matches!(policy.cluster, ClusterPlan::Kind { ephemeral: true, named: false, .. })
 }
 
-/// The other runs that have something on the cluster whose time is not over.
-pub(crate) async fn others(client: &Client, run: &str) -> Result<Vec<String>> {
+/// The other runs that have something on the cluster whose time is not over at `now`.
+pub(crate) async fn others(client: &Client, run: &str, now: Timestamp) -> Result<Vec<String>> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let ours = ListParams::default().labels(labels::RUN);
-    let now = Timestamp::now();
     let all = tokio::time::timeout(Duration::from_secs(10), namespaces.list_metadata(&ours)).await??;
     let mut runs: Vec<String> = all
         .iter()

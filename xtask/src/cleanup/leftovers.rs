@@ -25,18 +25,27 @@ pub struct Leftovers {
     pub stuck: Vec<String>,
 }
 
-/// Looks for what is to go; `goes` is told a run's id and whether the time of its thing is over.
+/// Looks for what is to go; `goes` is told a run's id and whether the time of its thing is over at `now`.
 ///
 /// # Errors
 /// The API or helm cannot be asked; exit 3.
-pub async fn find(goes: impl Fn(&str, bool) -> bool, client: &Client, helm: &Helm) -> Result<Leftovers> {
-    look(goes, client, helm).await.or_exit(Exit::Environment)
+pub async fn find(
+    goes: impl Fn(&str, bool) -> bool,
+    client: &Client,
+    helm: &Helm,
+    now: Timestamp,
+) -> Result<Leftovers> {
+    look(goes, client, helm, now).await.or_exit(Exit::Environment)
 }
 
-async fn look(goes: impl Fn(&str, bool) -> bool, client: &Client, helm: &Helm) -> Result<Leftovers> {
+async fn look(
+    goes: impl Fn(&str, bool) -> bool,
+    client: &Client,
+    helm: &Helm,
+    now: Timestamp,
+) -> Result<Leftovers> {
     let ours = ListParams::default().labels(labels::RUN);
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let now = Timestamp::now();
     let mut found = Leftovers::default();
     let mut alive = BTreeSet::new();
     let mut all = BTreeSet::new();

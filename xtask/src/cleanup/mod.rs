@@ -10,6 +10,7 @@ use kube::Client;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::Keep;
+use crate::cluster::clock::Clock;
 use crate::events::Events;
 use crate::exit::{Exit, coded};
 use crate::helm::Helm;
@@ -112,6 +113,8 @@ pub struct Remover<'a> {
     pub helm: Option<&'a Helm>,
     /// The cluster's API, once there is one.
     pub client: Option<&'a Client>,
+    /// The cluster's clock.
+    pub clock: Clock,
     /// Where clusters are locked.
     pub cache: &'a Utf8Path,
     /// Where to say what happens.
@@ -168,7 +171,7 @@ pub fn by_hand(policy: &Policy, made: &Made) -> Option<String> {
 
 /// Leaves everything, with a new expiry, and says how to reach and remove it.
 async fn keep(remover: &Remover<'_>, policy: &Policy, made: &Made) -> Vec<String> {
-    let expires = Timestamp::now() + KEPT;
+    let expires = remover.clock.now() + KEPT;
     let mut left = Vec::new();
     if let Some(client) = remover.client
         && let Err(error) = lease::prolong(client, made, &policy.run, expires).await
@@ -177,7 +180,8 @@ async fn keep(remover: &Remover<'_>, policy: &Policy, made: &Made) -> Vec<String
     }
     if let Some(name) = made.cluster.as_ref().filter(|_| policy.ephemeral())
         && let Some(kind) = remover.kind
-        && let Err(error) = crate::cluster::kind::renew(kind, name, expires).await
+        && let Err(error) =
+            crate::cluster::kind::renew(kind, remover.cache, name, Timestamp::now() + KEPT).await
     {
         left.push(format!("the expiry of the cluster {name} could not be set: {error:#}"));
     }

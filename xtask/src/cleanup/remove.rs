@@ -1,13 +1,16 @@
 //! Removes releases, objects and namespaces one by one, each only while it is of those whose things are to go.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Preconditions};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
+use serde_json::json;
 
+use super::cluster::others;
 use super::{Remover, terminating};
+use crate::cluster::clock::Clock;
 use crate::events::Phase;
 use crate::labels;
 use crate::lease;
@@ -16,6 +19,8 @@ use crate::text;
 
 /// The seconds that a pod of a namespace of ours gets to end in, once nobody wants anything of it.
 const PODS_GRACE: u32 = 1;
+/// How often an object that changes meanwhile is looked at again.
+const ATTEMPTS: usize = 5;
 
 /// Whose things are to go. What does not carry our label never goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +68,12 @@ pub(crate) async fn remove_objects(remover: &Remover<'_>, made: &Made) -> Vec<St
         return left;
     };
     for object in made.objects.iter().rev() {
-        if let Err(error) = delete_object(client, object, remover.whose).await {
+        if let Err(error) = delete_object(client, object, remover.whose, &remover.clock).await {
             left.push(format!("{} {}: {error:#}", object.resource.kind, object.name));
         }
     }
     for namespace in &made.namespaces {
-        match delete_namespace(client, namespace, remover.whose).await {
+        match delete_namespace(client, namespace, remover.whose, remover.clock.now()).await {
             Ok(Some(stuck)) => remover.events.warn(stuck),
             Ok(None) => {}
             Err(error) => left.push(format!("namespace {namespace}: {error:#}")),
@@ -89,9 +94,9 @@ async fn uninstall(remover: &Remover<'_>, made: &Made, release: &ReleaseName) ->
     let goes = if made.namespaces.contains(namespace) {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let found = namespaces.get_metadata_opt(namespace).await?;
-        found.is_some_and(|found| remover.whose.has(&found.metadata, Timestamp::now()))
+        found.is_some_and(|found| remover.whose.has(&found.metadata, remover.clock.now()))
     } else {
-        is_of(client, release, remover.whose).await?
+        is_of(client, release, remover.whose, remover.clock.now()).await?
     };
     if !goes {
         return Ok(());
@@ -101,12 +106,11 @@ async fn uninstall(remover: &Remover<'_>, made: &Made, release: &ReleaseName) ->
 
 /// Whether the revisions that helm keeps of a release are of those whose things are to go; of one that has none,
 /// nothing is there to ask.
-async fn is_of(client: &Client, release: &ReleaseName, whose: Whose<'_>) -> Result<bool> {
+async fn is_of(client: &Client, release: &ReleaseName, whose: Whose<'_>, now: Timestamp) -> Result<bool> {
     let ReleaseName { name, namespace } = release;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let revisions = ListParams::default().labels(&format!("owner=helm,name={name}"));
     let revisions = secrets.list_metadata(&revisions).await?.items;
-    let now = Timestamp::now();
     Ok(revisions.is_empty() || revisions.iter().any(|revision| whose.has(&revision.metadata, now)))
 }
 
@@ -117,28 +121,67 @@ pub(crate) fn is_release(kind: &str, meta: &ObjectMeta) -> Option<String> {
     labels.get("name").filter(|_| of_helm).cloned()
 }
 
-/// Deletes an object if it is of those that are to go.
-async fn delete_object(client: &Client, object: &Object, whose: Whose<'_>) -> Result<()> {
+/// Deletes an object if it is of those that are to go; one that another run needs becomes that run's.
+async fn delete_object(client: &Client, object: &Object, whose: Whose<'_>, clock: &Clock) -> Result<()> {
     let api: Api<DynamicObject> = match &object.namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &object.resource),
         None => Api::all_with(client.clone(), &object.resource),
     };
-    let Some(found) = api.get_opt(&object.name).await? else { return Ok(()) };
-    if !whose.has(&found.metadata, Timestamp::now()) {
-        return Ok(());
+    for _ in 0..ATTEMPTS {
+        let Some(found) = api.get_opt(&object.name).await? else { return Ok(()) };
+        if !whose.has(&found.metadata, clock.now()) {
+            return Ok(());
+        }
+        let Some(heir) = heir(client, &found.metadata, whose, clock.now()).await? else {
+            return gone(
+                api.delete(&object.name, &this(&found.metadata, whose, DeleteParams::default())).await,
+            );
+        };
+        let changed = json!({"metadata": {
+            "resourceVersion": found.metadata.resource_version,
+            "labels": {labels::RUN: heir},
+            "annotations": {labels::EXPIRES: (clock.now() + lease::TERM).to_string()},
+        }});
+        match api.patch_metadata(&object.name, &PatchParams::default(), &Patch::Merge(&changed)).await {
+            // It is another one than we have looked at.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            passed => return gone(passed),
+        }
     }
-    gone(api.delete(&object.name, &this(&found.metadata, whose, DeleteParams::default())).await)
+    bail!("it changes all the time")
+}
+
+/// A run that lives and has applied an object of another run, too.
+async fn heir(
+    client: &Client,
+    meta: &ObjectMeta,
+    whose: Whose<'_>,
+    now: Timestamp,
+) -> Result<Option<String>> {
+    let by = meta.labels.as_ref().and_then(|labels| labels.get(labels::RUN));
+    let by = by.map(String::as_str).unwrap_or_default();
+    let users: Vec<&str> = labels::appliers(meta).filter(|run| *run != by).collect();
+    if users.is_empty() || whose == Whose::Anyones {
+        return Ok(None);
+    }
+    let alive = others(client, by, now).await?;
+    Ok(alive.into_iter().find(|run| users.contains(&run.as_str())))
 }
 
 /// Asks for a namespace's deletion, if it is of those that are to go; says what holds one up that is going already.
-async fn delete_namespace(client: &Client, name: &str, whose: Whose<'_>) -> Result<Option<String>> {
+async fn delete_namespace(
+    client: &Client,
+    name: &str,
+    whose: Whose<'_>,
+    now: Timestamp,
+) -> Result<Option<String>> {
     let api: Api<Namespace> = Api::all(client.clone());
     let Some(found) = api.get_opt(name).await? else { return Ok(None) };
-    if !whose.has(&found.metadata, Timestamp::now()) {
+    if !whose.has(&found.metadata, now) {
         return Ok(None);
     }
     if found.metadata.deletion_timestamp.is_some() {
-        return Ok(terminating::explain(&found, Timestamp::now()));
+        return Ok(terminating::explain(&found, now));
     }
     let deleted = api.delete(name, &this(&found.metadata, whose, DeleteParams::background())).await;
     if deleted.is_ok() {
@@ -176,7 +219,11 @@ fn gone<T>(result: kube::Result<T>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+    use kube::api::ApiResource;
+
     use super::*;
+    use crate::fake_api;
 
     fn meta(text: &str) -> ObjectMeta {
         serde_yaml::from_str(text).unwrap()
@@ -206,6 +253,54 @@ mod tests {
         assert!(!Whose::Expired.has(&until("2026-01-02T00:10:00Z"), now));
         let new = "{labels: {k8s-test.local/run: r}, creationTimestamp: '2026-01-01T23:59:00Z'}";
         assert!(!Whose::Expired.has(&meta(new), now));
+    }
+
+    /// What happens to an object that runs a and b have applied and a has made, when a goes and these runs live.
+    async fn fate_of_a_shared_one(alive: &[&str]) -> String {
+        let (client, mut server) = fake_api::client();
+        let resource = ApiResource::erase::<Secret>(&());
+        let object = Object { resource, namespace: Some("theirs".to_owned()), name: "shared".to_owned() };
+        let clock = Clock::default();
+        let deleting =
+            tokio::spawn(async move { delete_object(&client, &object, Whose::Run("a"), &clock).await });
+        let found = json!({"metadata": {
+            "name": "shared", "uid": "u", "resourceVersion": "7", "labels": {labels::RUN: "a"},
+            "managedFields": [{"manager": "k8s-test/a"}, {"manager": "kubectl"}, {"manager": "k8s-test/b"}],
+        }});
+        let namespace = |run: &&str| json!({"metadata": {"name": run, "labels": {labels::RUN: run}, "annotations": {labels::EXPIRES: "2999-01-01T00:00:00Z"}}});
+        let namespaces: Vec<_> = alive.iter().map(namespace).collect();
+        let mut fate = String::new();
+        while let Some((request, send)) = server.next_request().await {
+            let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+            let body = match (method.as_str(), path.as_str()) {
+                ("GET", "/api/v1/namespaces") => {
+                    json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": namespaces})
+                }
+                ("GET", _) => found.clone(),
+                (method, _) => {
+                    fate = method.to_owned();
+                    let body = request.into_body().collect_bytes().await.unwrap();
+                    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                    if method == "PATCH" {
+                        let metadata = &body["metadata"];
+                        fate.push_str(&format!(" {}", metadata["labels"][labels::RUN]));
+                        assert_eq!(metadata["resourceVersion"], "7");
+                        assert!(metadata["annotations"][labels::EXPIRES].is_string());
+                    }
+                    found.clone()
+                }
+            };
+            send.send_response(fake_api::answer(StatusCode::OK, &body));
+        }
+        deleting.await.unwrap().unwrap();
+        fate
+    }
+
+    #[tokio::test]
+    async fn what_a_run_that_lives_has_applied_too_becomes_its_own() {
+        assert_eq!(fate_of_a_shared_one(&["b", "c"]).await, "PATCH \"b\"");
+        assert_eq!(fate_of_a_shared_one(&["c"]).await, "DELETE");
+        assert_eq!(fate_of_a_shared_one(&[]).await, "DELETE");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use kube::api::ListParams;
 use kube::config::Kubeconfig;
 use kube::{Api, Client};
 
+use super::clock::Clock;
 use super::{Cluster, client, write_private};
 use crate::config::Guard;
 use crate::exit::{Exit, ExitWith, coded};
@@ -66,7 +67,7 @@ pub async fn connect(
         .map_err(|error| refused(error, &name, &server))
         .or_exit(Exit::Environment)?;
     let nodes = kind_nodes(&client, kind).await?;
-    Ok(Cluster { name, kubeconfig: own.to_owned(), client, nodes })
+    Ok(Cluster { name, kubeconfig: own.to_owned(), client, clock: Clock::default(), nodes })
 }
 
 /// The kubeconfig with one context, which is the current one.

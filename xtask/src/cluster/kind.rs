@@ -11,6 +11,7 @@ use kube::Client;
 use kube::config::Kubeconfig;
 use tokio::time::timeout;
 
+use super::clock::Clock;
 use super::drift::{self, Memory, Origin};
 use super::{Cluster, client, lock, nodes_ready, write_private};
 use crate::events::{Events, Phase};
@@ -21,6 +22,8 @@ use crate::{fail, labels, text};
 /// How long the API server of a node that was just started may take.
 const API_ANSWERS: Duration = Duration::from_secs(90);
 
+/// How long others may look at a cluster whose lease is to be renewed.
+const LOCKED: Duration = Duration::from_secs(15);
 /// How long an API server may think about its own version.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -253,7 +256,8 @@ async fn connect(text: &str, wanted: &Wanted, nodes: Vec<Node>) -> Result<Cluste
     let client = client(kubeconfig, None).await?;
     // Only a shortcut for the next run.
     let _ = write_private(&wanted.remembered(), text);
-    Ok(Cluster { name: name.clone(), kubeconfig: wanted.kubeconfig.clone(), client, nodes })
+    let clock = Clock::default();
+    Ok(Cluster { name: name.clone(), kubeconfig: wanted.kubeconfig.clone(), client, clock, nodes })
 }
 
 /// The cluster by the kubeconfig of an earlier run, where its API server still takes it: asking kind takes longer than all
@@ -289,11 +293,13 @@ pub(crate) fn lease(remembered: &str) -> Option<Lease> {
     serde_yaml::from_str::<Memory>(remembered).ok()?.lease
 }
 
-/// Moves the expiry of a cluster of ours that has one.
+/// Moves the expiry of a cluster of ours that has one, unless others look at the cluster all the time: who makes it anew or
+/// deletes it must not be crossed, and there is another renewal soon.
 ///
 /// # Errors
 /// Its node cannot be asked.
-pub(crate) async fn renew(kind: &Kind, name: &str, expires: Timestamp) -> Result<()> {
+pub(crate) async fn renew(kind: &Kind, cache: &Utf8Path, name: &str, expires: Timestamp) -> Result<()> {
+    let Some(_lock) = lock::take_within(cache, name, LOCKED).await? else { return Ok(()) };
     let nodes = kind_nodes(kind, name).await?;
     let Owner::Ours(text) = owner(&nodes).await? else { return Ok(()) };
     let Ok(mut memory) = serde_yaml::from_str::<Memory>(&text) else { return Ok(()) };

@@ -12,10 +12,13 @@ use kube::discovery::Discovery;
 use kube::runtime::watcher;
 use kube::{Api, Client, Config, ResourceExt};
 
+use clock::Clock;
+
 use crate::exit::{Exit, ExitWith};
 use crate::text;
 use crate::watch::{self, Late};
 
+pub mod clock;
 mod drift;
 pub mod existing;
 pub mod kind;
@@ -37,6 +40,8 @@ pub struct Cluster {
     pub kubeconfig: Utf8PathBuf,
     /// A client of its API.
     pub client: Client,
+    /// Its clock.
+    pub clock: Clock,
     /// The containers of the nodes that take pods, where it is one of kind's on this machine.
     pub nodes: Vec<kind_client::Node>,
 }

@@ -11,6 +11,7 @@ use tempfile::{NamedTempFile, TempDir};
 use crate::cleanup::leftovers::{self, Leftovers};
 use crate::cleanup::{self, Remover, Whose};
 use crate::cli::{Clean, ClusterArgs, Provider};
+use crate::cluster::clock::Clock;
 use crate::cluster::kind::{self, Owner};
 use crate::cluster::{existing, lock};
 use crate::env::Env;
@@ -121,8 +122,9 @@ async fn on_cluster(
     name: String,
     reached: Reached,
 ) -> Result<Option<Found>> {
-    let Leftovers { made, stuck } =
-        leftovers::find(|run, expired| goes(args, run, expired), &reached.client, &reached.helm).await?;
+    let Reached { client, clock, helm, .. } = &reached;
+    let goes = |run: &str, expired| goes(args, run, expired);
+    let Leftovers { made, stuck } = leftovers::find(goes, client, helm, clock.now()).await?;
     for stuck in stuck {
         session.events.warn(format!("{name}: {stuck}"));
     }
@@ -172,6 +174,7 @@ async fn remove(args: &Clean, session: &Session, kind: &Kind, found: Found) -> R
         kind: Some(kind),
         helm: Some(&reached.helm),
         client: Some(&reached.client),
+        clock: reached.clock.clone(),
         cache: &session.env.cache,
         events: &session.events,
     };
@@ -190,6 +193,8 @@ async fn remove(args: &Clean, session: &Session, kind: &Kind, found: Found) -> R
 pub(super) struct Reached {
     /// A client of its API.
     pub(super) client: Client,
+    /// Its clock.
+    pub(super) clock: Clock,
     /// helm, for this cluster.
     pub(super) helm: Helm,
     /// helm's kubeconfig, which goes with this.
@@ -210,7 +215,8 @@ pub(super) async fn reach(kind: &Kind, name: &str, helm: &Utf8Path) -> Result<Re
     let path = Utf8Path::from_path(file.path()).unwrap_or(Utf8Path::new("/dev/null"));
     let client = crate::cluster::client(Kubeconfig::from_yaml(&text)?, None).await?;
     let helm = Helm { program: helm.to_owned(), version: None, kubeconfig: path.to_owned() };
-    Ok(Reached { client, helm, _kubeconfig: Kept::File { _file: file } })
+    let clock = Clock::of(&client).await;
+    Ok(Reached { client, clock, helm, _kubeconfig: Kept::File { _file: file } })
 }
 
 /// Reaches a cluster of the user's own; with its name.
@@ -228,7 +234,8 @@ pub(super) async fn reach_existing(
     let cluster = existing::connect(wanted, &own, &machine.kind_client()).await?;
     let helm = Helm { program: machine.helm.clone(), version: None, kubeconfig: own };
     let _kubeconfig = Kept::Folder { _folder: folder };
-    Ok((cluster.name, Reached { client: cluster.client, helm, _kubeconfig }))
+    let clock = Clock::of(&cluster.client).await;
+    Ok((cluster.name, Reached { client: cluster.client, clock, helm, _kubeconfig }))
 }
 
 fn goes(args: &Clean, run: &str, expired: bool) -> bool {

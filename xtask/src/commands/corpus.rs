@@ -13,7 +13,6 @@ use crate::env::Env;
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith, message};
 use crate::journal::Tools;
-use crate::lease;
 use crate::pipeline::Session;
 use crate::plan::{ClusterPlan, DEFAULT_CLUSTER};
 use crate::ready::corpus::{self, Score};
@@ -119,8 +118,7 @@ pub(super) async fn live_afresh(
     let done = async {
         let (maker, own) = (session.maker(machine, true), policy.kubeconfig());
         let (made, _) = session.cluster(&maker, machine, &policy.cluster, &policy.run, &own).await?;
-        let (ledger, events) = (session.ledger.clone(), session.events.clone());
-        let _lease = lease::hold(policy.clone(), ledger, made.client, machine.kind_client(), events);
+        let _lease = session.hold(&policy, &made, machine.kind_client());
         let chosen = choose(&cases, &[], Deed::Live)?;
         let count = chosen.len();
         let site = Site { session, machine, cluster: &name, folder: &cases, jobs: 6 };

@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use camino::Utf8Path;
-use kube::Client;
 
-use super::clean;
+use super::clean::{self, Reached};
 use crate::cleanup::{self, Remover, Whose, leftovers};
 use crate::cli::Down;
 use crate::env::Env;
 use crate::exit::{Exit, ExitWith};
-use crate::helm::Helm;
 use crate::local::{self, Up};
 use crate::pipeline::Session;
 use crate::plan::ClusterPlan;
@@ -30,11 +28,11 @@ pub(super) async fn run(args: &Down, env: &Env) -> Result<Exit> {
                 return Ok(Exit::Passed);
             }
             let reached = clean::reach(&kind, &name, &machine.helm).await?;
-            remove(args, &session, &machine, &reached.client, &reached.helm).await
+            remove(args, &session, &machine, &reached).await
         }
         ClusterPlan::Kubeconfig { .. } => {
             let (_, reached) = clean::reach_existing(&args.cluster, &session, &machine).await?;
-            remove(args, &session, &machine, &reached.client, &reached.helm).await
+            remove(args, &session, &machine, &reached).await
         }
     }
 }
@@ -43,8 +41,7 @@ async fn remove(
     args: &Down,
     session: &Session,
     machine: &Machine,
-    client: &Client,
-    helm: &Helm,
+    Reached { client, clock, helm, .. }: &Reached,
 ) -> Result<Exit> {
     let all = local::find(client).await?;
     let chosen = choose(args, &all)?;
@@ -56,13 +53,14 @@ async fn remove(
         println!("{}: {}", up.id(), up.namespaces.join(", "));
     }
     let runs: BTreeSet<&str> = chosen.iter().map(|up| up.run.as_str()).collect();
-    let made = leftovers::find(|run, _| runs.contains(run), client, helm).await?.made;
+    let made = leftovers::find(|run, _| runs.contains(run), client, helm, clock.now()).await?.made;
     let kind = machine.kind_client();
     let remover = Remover {
         whose: Whose::Anyones,
         kind: Some(&kind),
         helm: Some(helm),
         client: Some(client),
+        clock: clock.clone(),
         cache: &session.env.cache,
         events: &session.events,
     };

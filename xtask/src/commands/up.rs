@@ -138,7 +138,7 @@ async fn leave(session: &Session, plan: &Plan) -> Result<()> {
         return super::clean_up(session, &Policy::of(plan), true).await;
     }
     if let Some(cluster) = session.found().cluster.filter(|_| !made.namespaces.is_empty()) {
-        let lines = local::leave(&cluster.client, plan, &made);
+        let lines = local::leave(&cluster, plan, &made);
         match tokio::time::timeout(LEAVE, lines).await {
             Ok(Ok(lines)) => lines.into_iter().for_each(|line| session.events.note(line)),
             Ok(Err(error)) => {

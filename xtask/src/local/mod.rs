@@ -9,6 +9,7 @@ use kube::{Api, Client, ResourceExt};
 
 use crate::cleanup::to_the_second;
 use crate::cli::{K8sTest, Keep};
+use crate::cluster::Cluster;
 use crate::config::{ImagesFile, Workspace};
 use crate::env::Env;
 use crate::exit::{Exit, ExitWith};
@@ -90,9 +91,9 @@ pub fn resolve(args: &K8sTest, env: &Env, workspace: &Workspace, run: &str) -> R
 ///
 /// # Errors
 /// The API refuses.
-pub async fn leave(client: &Client, plan: &Plan, made: &Made) -> Result<Vec<String>> {
-    let expires = lease::expiry(plan.keep);
-    lease::prolong(client, made, &plan.run, expires).await?;
+pub async fn leave(cluster: &Cluster, plan: &Plan, made: &Made) -> Result<Vec<String>> {
+    let expires = lease::expiry(plan.keep, cluster.clock.now());
+    lease::prolong(&cluster.client, made, &plan.run, expires).await?;
     let expires = to_the_second(expires);
     let kubeconfig = plan.output.join("kubeconfig");
     let mut lines = vec![format!("the deployment stays; `cargo xtask clean` removes it after {expires}")];

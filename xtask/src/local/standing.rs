@@ -22,7 +22,7 @@ use crate::pipeline::{self, Ground, Session};
 use crate::plan::Plan;
 use crate::release::Installed;
 use crate::suites::Test;
-use crate::{lease, ready, text};
+use crate::{ready, text};
 
 /// The deployment.
 pub struct Standing {
@@ -57,7 +57,7 @@ async fn settle(session: &Session, plan: &mut Plan, ground: &Ground) -> Result<N
         }
         None => Vec::new(),
     };
-    let marks = Marks { run: &plan.run, expires: lease::expiry(plan.keep), up: true };
+    let marks = Marks { up: true, ..Marks::of(plan, ground.cluster.clock.now()) };
     let namespaces = namespaces::make(client, suite, marks, &known, &session.ledger).await?;
     step.done(format!("{}{}", if again { "again " } else { "" }, namespaces.list()));
     Ok(namespaces)

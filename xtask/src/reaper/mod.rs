@@ -19,6 +19,7 @@ use nix::unistd::getpgrp;
 
 use crate::cleanup::{self, Policy, Remover, Whose};
 use crate::cli::Reap;
+use crate::cluster::clock::Clock;
 use crate::env::Env;
 use crate::events::Events;
 use crate::exit::{Exit, message};
@@ -154,11 +155,16 @@ async fn reap(journal: &mut journal::Reader, entry: Entry, env: &Env) -> Result<
     let mut attempt = 1;
     loop {
         let client = client(&kubeconfig).await;
+        let clock = match &client {
+            Some(client) => Clock::of(client).await,
+            None => Clock::default(),
+        };
         let remover = Remover {
             whose: Whose::Run(&policy.run),
             kind: kind.as_ref(),
             helm: helm.as_ref(),
             client: client.as_ref(),
+            clock,
             cache: &env.cache,
             events: &events,
         };

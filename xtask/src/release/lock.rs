@@ -34,7 +34,7 @@ pub(super) async fn unlock(client: &Client, release: &ReleaseName) -> Result<()>
 }
 
 /// Whether the revisions of a release that were begun and not ended are all of runs of ours whose lease is over.
-pub(super) async fn is_of_a_dead_run(client: &Client, release: &ReleaseName) -> Result<bool> {
+pub(super) async fn is_of_a_dead_run(client: &Client, release: &ReleaseName, now: Timestamp) -> Result<bool> {
     let ReleaseName { name, namespace } = release;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let pending = secrets
@@ -42,7 +42,7 @@ pub(super) async fn is_of_a_dead_run(client: &Client, release: &ReleaseName) -> 
         .await
         .with_context(|| format!("look at the revisions of the release {name} in {namespace}"))?;
     let metas: Vec<&ObjectMeta> = pending.items.iter().map(|revision| &revision.metadata).collect();
-    Ok(is_dead(&metas, Timestamp::now()))
+    Ok(is_dead(&metas, now))
 }
 
 fn is_dead(pending: &[&ObjectMeta], now: Timestamp) -> bool {

@@ -164,7 +164,7 @@ async fn install_one(
     let install = one.install(&labels);
     let upgrade = || installer.helm.upgrade_install(&install, release.timeout);
     let hooks = Asked::hooks(&one.manifest, namespace)?;
-    let client = &installer.cluster.client;
+    let Cluster { client, clock, .. } = installer.cluster;
     if let Some(before) = before {
         // The name by which helm's server-side apply goes: that of its program (its pkg/kube/client.go).
         let manager = installer.helm.program.file_name().unwrap_or("helm");
@@ -183,7 +183,7 @@ async fn install_one(
         }
     };
     if installed.as_ref().is_err_and(lock::is_locked) {
-        if ours || lock::is_of_a_dead_run(client, &name).await.or_exit(Exit::Environment)? {
+        if ours || lock::is_of_a_dead_run(client, &name, clock.now()).await.or_exit(Exit::Environment)? {
             lock::unlock(client, &name).await.or_exit(Exit::Environment)?;
             installed = upgrade().await;
         } else {

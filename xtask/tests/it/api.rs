@@ -181,12 +181,19 @@ fn act(
         }
         (&Method::GET, None) => objects.get(path).map_or(missing, |object| (StatusCode::OK, object.clone())),
         (&Method::PATCH, None) => {
-            let applies = query.contains("fieldManager");
-            let object = match objects.get(path) {
+            let manager = parameter(query, "fieldManager");
+            let mut object = match objects.get(path) {
                 Some(object) => merged(object.clone(), body),
-                None if applies => with_id(path, body),
+                None if manager.is_some() => with_id(path, body),
                 None => return missing,
             };
+            if let Some(manager) = manager {
+                let managers = &mut object["metadata"]["managedFields"];
+                let mut all = managers.as_array().cloned().unwrap_or_default();
+                all.retain(|known| known["manager"] != *manager);
+                all.push(json!({"manager": manager}));
+                *managers = Value::Array(all);
+            }
             objects.insert(path.to_owned(), object.clone());
             (StatusCode::OK, object)
         }
@@ -234,10 +241,15 @@ fn merged(mut object: Value, patch: Value) -> Value {
     }
 }
 
+/// A parameter of a query.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let values = query.split('&').filter_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    values.map(|value| value.replace("%2F", "/").replace("%2C", ",").replace("%3D", "=")).next()
+}
+
 /// The requirements of a label selector: keys, with the value that they must have.
 fn selector(query: &str) -> Vec<(String, Option<String>)> {
-    let value = query.split('&').find_map(|part| part.strip_prefix("labelSelector=")).unwrap_or_default();
-    let value = value.replace("%2F", "/").replace("%2C", ",").replace("%3D", "=");
+    let value = parameter(query, "labelSelector").unwrap_or_default();
     let one = |part: &str| match part.split_once('=') {
         Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
         None => (part.to_owned(), None),

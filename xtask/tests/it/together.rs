@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::simulated::{Cluster, Simulated, wait_for};
@@ -51,6 +53,29 @@ fn three_runs_on_one_cluster_do_not_disturb_each_other() {
             assert!(run.wait().unwrap().success(), "{}", simulated.said(output));
         }
     }
+    assert_eq!(simulated.left(Cluster::Theirs), Vec::<String>::new());
+}
+
+#[test]
+fn a_fixture_that_two_runs_share_stays_until_both_have_ended() {
+    const SHARED: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/shared";
+    let simulated = simulated();
+    let role = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: shared}\n";
+    simulated.world.file("example/fixtures.yaml", role);
+    let owner = || Some(simulated.api.get(SHARED)?["metadata"]["labels"]["k8s-test.local/run"].clone());
+    let mut first = simulated.start(Cluster::Theirs, "one");
+    wait_for("the first tests", || started(&simulated) == 1);
+    let maker = owner();
+    assert!(maker.is_some());
+    let mut second = simulated.start(Cluster::Theirs, "two");
+    wait_for("both test", || started(&simulated) == 2);
+    assert_eq!(owner(), maker);
+    kill(Pid::from_raw(i32::try_from(first.id()).unwrap()), Signal::SIGINT).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(130), "{}", simulated.said("one"));
+    assert!(owner().is_some_and(|by| by.is_string() && Some(&by) != maker.as_ref()), "{:?}", owner());
+    simulated.world.file("go", "");
+    assert!(second.wait().unwrap().success(), "{}", simulated.said("two"));
+    assert_eq!(owner(), None);
     assert_eq!(simulated.left(Cluster::Theirs), Vec::<String>::new());
 }
 
