@@ -14,6 +14,7 @@ use crate::images::deliver::Inventory;
 use crate::namespaces::{self, Marks, Namespaces};
 use crate::pipeline::{Ground, Session};
 use crate::plan::Plan;
+use crate::ready::asked::Asked;
 use crate::release::{Installed, Installer, Prepared};
 use crate::suites::{Given, Runner, Test};
 use crate::template::{Facts, ImageFacts, RunFacts};
@@ -82,7 +83,7 @@ impl<'a> Site<'a> {
         for (name, spec) in &self.suite.forwards {
             opening.push(forward::begin(self.place(), name, spec).await?);
         }
-        ready::wait(&self.ground.cluster.client, &releases, &self.session.events).await?;
+        ready::wait(self.onlooker(&self.beside()?), &releases).await?;
         let mut forwards = Vec::new();
         for opening in opening {
             forwards.push(opening.finish(self.place()).await?);
@@ -143,7 +144,26 @@ impl<'a> Site<'a> {
         let (helm, folder) = (self.helm(), self.folder());
         let installer = self.installer(&helm, &folder);
         release::images::ensure(installer, prepared, held).await?;
-        release::install(installer, prepared, before).await
+        release::install(installer, self.onlooker(&self.beside()?), prepared, before).await
+    }
+
+    /// What the fixtures ask for.
+    ///
+    /// # Errors
+    /// They cannot be rendered or read; exit 2.
+    pub fn beside(self) -> Result<Asked> {
+        let fixtures = fixtures::render(self.suite, &self.facts())?;
+        Asked::read(&fixtures.join("\n---\n"), &self.namespaces.first)
+    }
+
+    /// Where the releases are awaited, beside that.
+    #[must_use]
+    pub fn onlooker<'b>(self, beside: &'b Asked) -> ready::Place<'b>
+    where
+        'a: 'b,
+    {
+        let Cluster { client, clock, .. } = &self.ground.cluster;
+        ready::Place { client, clock, beside, events: &self.session.events }
     }
 
     /// Opens the forwards that `open` lacks, closes those that the suite has no more, and proves all of them.

@@ -239,7 +239,7 @@ impl Standing {
                 .filter(|item| item.kind.is_workload())
                 .count();
             let stage = session.events.stage(Phase::Ready, text::count(count, "workload"));
-            ready::wait(&ground.cluster.client, installed, &session.events).await?;
+            ready::wait(site.onlooker(&site.beside()?), installed).await?;
             todo.done(Stage::Ready);
             stage.done("");
         }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde_yaml::Value;
 
-use super::object::Key;
+use super::object::{Key, qualified_name};
 use crate::release::manifest::{objects, text};
 
 /// Something that is awaited.
@@ -65,6 +66,14 @@ impl Kind {
         }
     }
 
+    /// Its name among what is watched: of a custom kind with its group.
+    pub(super) fn qualified(&self) -> String {
+        match self {
+            Kind::Custom(version, kind) => qualified_name(version, kind),
+            kind => kind.name().to_owned(),
+        }
+    }
+
     /// Whether it runs pods.
     #[must_use]
     pub fn is_workload(&self) -> bool {
@@ -95,6 +104,10 @@ pub struct Asked {
     may_create: BTreeMap<&'static str, BTreeSet<Key>>,
     /// Every text of a custom resource: its controller may make what is named there.
     custom_texts: BTreeSet<String>,
+    /// The Jobs that are removed when they have ended.
+    short_lived: BTreeSet<Item>,
+    /// When it was asked for, by the cluster's clock, where that was before it is awaited.
+    pub(super) since: Option<Timestamp>,
 }
 
 const MADE_BY_PODS: [(&str, &str); 3] =
@@ -164,6 +177,10 @@ impl Asked {
         let Some(kind) = Kind::of(version, kind) else { return };
         let namespace = text(object, &["metadata", "namespace"]).unwrap_or(namespace);
         let item = Item { kind, key: Key::new(namespace, name) };
+        let ttl = object.get("spec").and_then(|spec| spec.get("ttlSecondsAfterFinished"));
+        if item.kind == Kind::Job && ttl.is_some() {
+            self.short_lived.insert(item.clone());
+        }
         if item.kind.is_workload() {
             let account = text(object, &["spec", "template", "spec", "serviceAccountName"]);
             self.accounts.insert(item.clone(), account.unwrap_or("default").to_owned());
@@ -209,8 +226,21 @@ impl Asked {
         (!makers.is_empty() || self.custom_texts.contains(name)).then_some(makers)
     }
 
+    /// Whether it is removed when it has ended.
+    pub(super) fn is_short_lived(&self, item: &Item) -> bool {
+        self.short_lived.contains(item)
+    }
+
+    /// The same, asked for at this time by the cluster's clock.
+    #[must_use]
+    pub fn at(self, time: Timestamp) -> Asked {
+        Asked { since: Some(time), ..self }
+    }
+
     /// Adds what another release asks for.
     pub(super) fn extend(&mut self, other: &Asked) {
+        self.since = [self.since, other.since].into_iter().flatten().min();
+        self.short_lived.extend(other.short_lived.iter().cloned());
         self.items.extend(other.items.iter().cloned());
         self.items.sort();
         self.items.dedup();

@@ -68,6 +68,8 @@ pub enum Kind {
     Evicted,
     /// The Deployment is paused.
     Paused,
+    /// A pod of an older revision keeps a StatefulSet from rolling out.
+    Rollout,
     /// A custom resource says of itself that it has failed.
     Custom,
     /// The pod's network or sandbox cannot be made.
@@ -129,6 +131,9 @@ impl Kind {
             Kind::JobDeadline | Kind::JobFailed => "see in the log above what the Job's pods failed at",
             Kind::Evicted => "free the node's disk or memory",
             Kind::Paused => "resume the Deployment: set `paused: false`",
+            Kind::Rollout => {
+                "delete that pod, and it is made anew; `podManagementPolicy: Parallel` would not wait for it"
+            }
             Kind::Custom => "see what its controller's log says",
             Kind::Sandbox => "see the node's log in the bundle",
             Kind::Endpoints => "compare the Service's selector with the labels of the pods",

@@ -2,7 +2,7 @@
 //!
 //! `observe` watches, `world` remembers, `verdict` judges, `message` tells; only this file does anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 use tokio::time::Instant;
 
+use crate::cluster::clock::Clock;
 use crate::events::{Events, Phase, Step};
 use crate::exit::{Exit, coded};
 use crate::release::Installed;
@@ -39,12 +40,26 @@ const AFTER_DOOM: Duration = Duration::from_millis(800);
 /// How long the first lists may take before what is known is judged without them.
 const SYNC: Duration = Duration::from_secs(10);
 
+/// Where something is awaited.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The cluster's API.
+    pub client: &'a Client,
+    /// Its clock, by which it writes down what limits are compared with.
+    pub clock: &'a Clock,
+    /// What was applied beside the releases. It is not awaited; but programs of the releases may depend on it, and wait for what
+    /// it makes.
+    pub beside: &'a Asked,
+    /// Where to say what happens.
+    pub events: &'a Events,
+}
+
 /// Waits for all that the releases ask for.
 ///
 /// # Errors
 /// Something is doomed or not ready in its release's time: each such thing with its cause and evidence; exit 4.
-pub async fn wait(client: &Client, releases: &[Installed], events: &Events) -> Result<()> {
-    watch(client, releases, events).await.map_err(|failure| coded(Exit::NotReady, anyhow!(failure.text)))
+pub async fn wait(place: Place<'_>, releases: &[Installed]) -> Result<()> {
+    watch(place, releases).await.map_err(|failure| coded(Exit::NotReady, anyhow!(failure.text)))
 }
 
 /// Why something did not become ready.
@@ -56,20 +71,21 @@ pub(crate) struct Failure {
 }
 
 /// As [`wait`], with the cause.
-pub(crate) async fn watch(client: &Client, releases: &[Installed], events: &Events) -> Result<(), Failure> {
-    let mut asked = Asked::default();
+pub(crate) async fn watch(place: Place<'_>, releases: &[Installed]) -> Result<(), Failure> {
+    let Place { client, clock, events, .. } = place;
+    let mut asked = place.beside.clone();
     for release in releases {
         asked.extend(&release.asked);
     }
     let mut watching = Watching::new(client, &asked).await;
-    let mut world = World::since(Timestamp::now());
-    let mut shown = Shown::new(&asked, events);
+    let mut world = World::since(clock.now());
+    let mut shown = Shown::new(releases, events);
     let begun = Instant::now();
     let mut doomed_since: Option<Instant> = None;
     loop {
         let mut wake = begun + SYNC;
         if watching.is_synced() || begun.elapsed() >= SYNC {
-            let now = Timestamp::now();
+            let now = clock.now();
             let verdicts = judge(&world, &asked, releases, now);
             shown.update(&verdicts);
             if verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Ready) {
@@ -101,7 +117,7 @@ pub(crate) async fn watch(client: &Client, releases: &[Installed], events: &Even
             change = watching.next() => {
                 // Without a change it was the end of the first lists.
                 if let Some(change) = change {
-                    let logs = world.apply(Timestamp::now(), change);
+                    let logs = world.apply(clock.now(), change);
                     watching.want(logs);
                 }
             }
@@ -113,17 +129,20 @@ pub(crate) async fn watch(client: &Client, releases: &[Installed], events: &Even
 /// Ends when something of `asked` is doomed that was made after the call; else never.
 ///
 /// helm waits for its hooks without a look at their pods.
-pub(crate) async fn doomed(client: &Client, asked: &Asked, patience: &Patience) -> Failure {
+pub(crate) async fn doomed(place: Place<'_>, asked: &Asked, patience: &Patience) -> Failure {
     if asked.items.is_empty() {
         return std::future::pending().await;
     }
-    let mut watching = Watching::new(client, asked).await;
+    let Place { client, clock, beside, .. } = place;
+    let mut all = beside.clone();
+    all.extend(asked);
+    let mut watching = Watching::new(client, &all).await;
     // Kubernetes' times are whole seconds.
-    let begun = Timestamp::now() - SignedDuration::from_secs(1);
+    let begun = clock.now() - SignedDuration::from_secs(1);
     let mut world = World::since(begun);
     loop {
-        let now = Timestamp::now();
-        let verdicts = verdict::judge(&world, asked, &asked.items, patience, now);
+        let now = clock.now();
+        let verdicts = verdict::judge(&world, &all, &asked.items, patience, now);
         if verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Doomed(_))) {
             let text = message::compose(&world, &verdicts, None);
             return Failure { text, cause: message::first(&verdicts).cloned() };
@@ -131,9 +150,9 @@ pub(crate) async fn doomed(client: &Client, asked: &Asked, patience: &Patience) 
         let wake = next_look(&verdicts, &[], Instant::now(), None, now);
         tokio::select! {
             change = watching.next() => if let Some(change) = change
-                && change.is_since(begun)
+                && !change.is_of_earlier(&asked.items, begun)
             {
-                let logs = world.apply(Timestamp::now(), change);
+                let logs = world.apply(clock.now(), change);
                 watching.want(logs);
             },
             () = tokio::time::sleep_until(wake) => {}
@@ -177,9 +196,11 @@ struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     /// Claims and Services are shown only when they keep something from being ready.
-    fn new(asked: &Asked, events: &'a Events) -> Shown<'a> {
-        let shown = asked.items.iter().filter(|item| item.kind.is_workload());
+    fn new(releases: &[Installed], events: &'a Events) -> Shown<'a> {
+        let items = releases.iter().flat_map(|release| &release.asked.items);
+        let shown: BTreeSet<&Item> = items.filter(|item| item.kind.is_workload()).collect();
         let steps = shown
+            .into_iter()
             .map(|item| (item.clone(), (Some(events.step(Phase::Ready, item.to_string())), String::new())));
         Shown { steps: steps.collect(), events }
     }

@@ -30,6 +30,25 @@ impl Key {
     }
 }
 
+/// The ConfigMap by which the cluster autoscaler says how it is.
+/// See <https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md>.
+pub(super) fn autoscaler_status() -> Key {
+    Key::new("kube-system", "cluster-autoscaler-status")
+}
+
+/// A kind's name with its group, if it has one: two groups may have kinds of the same name.
+pub(super) fn qualified_name(version: &str, kind: &str) -> String {
+    match version.split_once('/') {
+        Some((group, _)) => format!("{kind}.{group}"),
+        None => kind.to_owned(),
+    }
+}
+
+/// The name of an object's kind, with its group.
+pub(super) fn qualified(object: &DynamicObject) -> String {
+    object.types.as_ref().map_or_else(String::new, |types| qualified_name(&types.api_version, &types.kind))
+}
+
 macro_rules! objects {
     ($($kind:ident: $doc:literal),* $(,)?) => {
         /// An object as the API server told of it.
@@ -53,12 +72,12 @@ macro_rules! objects {
         }
 
         impl Object {
-            /// Its kind's name.
+            /// Its kind's name, with the group where it is a custom one's.
             #[must_use]
-            pub fn kind(&self) -> &str {
+            pub fn kind(&self) -> String {
                 match self {
-                    $(Object::$kind(_) => stringify!($kind),)*
-                    Object::Custom(object) => object.types.as_ref().map_or("", |types| types.kind.as_str()),
+                    $(Object::$kind(_) => stringify!($kind).to_owned(),)*
+                    Object::Custom(object) => qualified(object),
                 }
             }
 

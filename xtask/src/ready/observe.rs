@@ -23,7 +23,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::asked::Asked;
-use super::object::{Key, Object};
+use super::object::{Key, Object, autoscaler_status, qualified_name};
 use super::world::{Change, LogOf};
 
 /// How many of a container's last lines are looked at.
@@ -78,19 +78,21 @@ impl Watching {
             watches.push(names::<ServiceAccount>(client, namespace));
         }
         watches.push(watch_all(Api::<Node>::all(client.clone()), "Node"));
+        watches.push(autoscaler(client));
         for (version, kind, namespace) in asked.customs() {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
             let gvk = GroupVersionKind::gvk(group, version, kind);
             let found = tokio::time::timeout(DISCOVERY, discovery::pinned_kind(client, &gvk)).await;
+            let name = qualified_name(&gvk.api_version(), kind);
             let Ok(Ok((resource, capabilities))) = found else {
-                blind.push(kind.to_owned());
+                blind.push(name);
                 continue;
             };
             let api: Api<DynamicObject> = match capabilities.scope {
                 Scope::Namespaced => Api::namespaced_with(client.clone(), namespace, &resource),
                 Scope::Cluster => Api::all_with(client.clone(), &resource),
             };
-            watches.push(watch_all(api, kind));
+            watches.push(watch_all(api, &name));
         }
         let open = watches.len();
         Watching { client: client.clone(), watches, logs: FuturesUnordered::new(), open, blind, error: None }
@@ -194,13 +196,26 @@ where
     K: Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let api = Api::<PartialObjectMeta<K>>::namespaced(client.clone(), namespace);
-    let kind = K::kind(&()).into_owned();
-    let object = move |meta: PartialObjectMeta<K>| {
-        let mut object = DynamicObject::new(&meta.name_any(), &ApiResource::erase::<K>(&()));
-        object.metadata.namespace = meta.namespace();
-        Object::Custom(Box::new(object))
-    };
-    told(watcher(api, watcher::Config::default()), &kind, object)
+    told(watcher(api, watcher::Config::default()), &K::kind(&()), name_of)
+}
+
+/// Watches whether there is a cluster autoscaler: it keeps its status in a ConfigMap. That this may not be looked at says
+/// nothing of other ConfigMaps.
+fn autoscaler(client: &Client) -> BoxStream<'static, Said> {
+    let Key { namespace, name } = autoscaler_status();
+    let api = Api::<PartialObjectMeta<ConfigMap>>::namespaced(client.clone(), &namespace);
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    told(watcher(api, config), &name, name_of)
+}
+
+/// An object of which nothing but its name is known.
+fn name_of<K>(meta: PartialObjectMeta<K>) -> Object
+where
+    K: Resource<DynamicType = ()>,
+{
+    let mut object = DynamicObject::new(&meta.name_any(), &ApiResource::erase::<K>(&()));
+    object.metadata.namespace = meta.namespace();
+    Object::Custom(Box::new(object))
 }
 
 /// Whether trying again is of no use.

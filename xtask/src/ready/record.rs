@@ -59,7 +59,7 @@ impl Recorder {
     pub(super) fn line(&mut self, at: Timestamp, change: &Change) -> Result<Option<Line>> {
         let what = match change {
             Change::Applied(object) => {
-                let name = (object.kind().to_owned(), object.key());
+                let name = (object.kind(), object.key());
                 let now = trimmed(object.json()?);
                 match self.objects.insert(name.clone(), now.clone()) {
                     None => What::Put(now),
@@ -115,7 +115,7 @@ fn read_line(line: &str, objects: &mut Objects) -> Result<(u64, Change)> {
     let change = match what {
         What::Put(value) => {
             let object = Object::parse(value.clone())?;
-            objects.insert((object.kind().to_owned(), object.key()), value);
+            objects.insert((object.kind(), object.key()), value);
             Change::Applied(object)
         }
         What::Patch { kind, key, patch } => {

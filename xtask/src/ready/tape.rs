@@ -12,6 +12,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client, discovery};
 use tokio::time::Instant;
 
+use super::Place;
 use super::asked::Asked;
 use super::cause::{Cause, Kind};
 use super::corpus::{Applied, Case, Expect, Later, Outcome};
@@ -19,6 +20,7 @@ use super::observe::Watching;
 use super::record::Recorder;
 use super::verdict::{self, Verdict};
 use super::world::World;
+use crate::cluster::clock::Clock;
 use crate::events::Events;
 use crate::release::{Installed, Texts};
 use crate::{fixtures, labels};
@@ -158,11 +160,13 @@ pub async fn live(client: &Client, tape: Tape<'_>, events: &Events) -> Result<Ou
         fixtures::apply_text(client, tape.name.into(), &manifest, tape.namespace, MANAGER).await?;
         let begun = Instant::now();
         let releases = [release];
-        let (mut end, done) = tokio::join!(super::watch(client, &releases, events), steps);
+        let (clock, beside) = (Clock::of(client).await, Asked::default());
+        let place = Place { client, clock: &clock, beside: &beside, events };
+        let (mut end, done) = tokio::join!(super::watch(place, &releases), steps);
         done?;
         if end.is_ok() && !tape.case.later.is_empty() {
             // What came later is a deployment of its own.
-            end = super::watch(client, &releases, events).await;
+            end = super::watch(place, &releases).await;
         }
         if let Err(failure) = end {
             let cause = failure.cause.unwrap_or_else(|| Cause::new(Kind::Unfinished, failure.text));

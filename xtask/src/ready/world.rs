@@ -14,7 +14,8 @@ use kube::ResourceExt;
 use kube::api::DynamicObject;
 use serde::{Deserialize, Serialize};
 
-use super::object::{Key, Object};
+use super::asked::Item;
+use super::object::{self, Key, Object};
 use super::state::{HasState, State};
 
 /// Something new.
@@ -31,12 +32,20 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether it is of an object that was made at or after a time; what has no time counts.
-    pub(super) fn is_since(&self, time: Timestamp) -> bool {
-        match self {
-            Change::Applied(object) => object.made().is_none_or(|made| made >= time),
-            _ => true,
-        }
+    /// Whether it is of a Job of the same name as one of `items`, or of a pod of such a Job, that was made before a time.
+    pub(super) fn is_of_earlier(&self, items: &[Item], time: Timestamp) -> bool {
+        let Change::Applied(object) = self else { return false };
+        let namespace = object.key().namespace;
+        let is_named =
+            |name: &str| items.iter().any(|item| item.key.namespace == namespace && item.key.name == name);
+        let is_one = match object {
+            Object::Job(job) => is_named(&job.name_any()),
+            Object::Pod(pod) => {
+                pod.owner_references().iter().any(|owner| owner.kind == "Job" && is_named(&owner.name))
+            }
+            _ => false,
+        };
+        is_one && object.made().is_some_and(|made| made < time)
     }
 }
 
@@ -133,8 +142,7 @@ impl World {
                 self.events.insert(key, *object);
             }
             Object::Custom(object) => {
-                let kind = object.types.as_ref().map_or_else(String::new, |types| types.kind.clone());
-                self.customs.insert((kind, key), *object);
+                self.customs.insert((object::qualified(&object), key), *object);
             }
             Object::Pod(pod) => {
                 let wanted = self.remember(at, &key, &pod);
@@ -216,7 +224,7 @@ impl World {
         (!self.blind.contains(kind)).then(|| self.customs.contains_key(&(kind.to_owned(), key.clone())))
     }
 
-    /// A custom resource, of a namespace or of the whole cluster.
+    /// A custom resource, of a namespace or of the whole cluster; its kind with its group.
     pub(super) fn custom(&self, kind: &str, key: &Key) -> Option<&DynamicObject> {
         let find = |key: Key| self.customs.get(&(kind.to_owned(), key));
         find(key.clone()).or_else(|| find(Key::new("", &key.name)))
@@ -224,9 +232,14 @@ impl World {
 
     /// Whether an event was said, or said again, since the wait began.
     pub(super) fn is_fresh(&self, event: &Event) -> bool {
+        self.is_since(self.begun, event)
+    }
+
+    /// Whether an event was said, or said again, since a time; of one without a time, and without a time, it counts so.
+    pub(super) fn is_since(&self, time: Option<Timestamp>, event: &Event) -> bool {
         // Kubernetes' times are whole seconds.
-        let begun = self.begun.map(|time| time - SignedDuration::from_secs(1));
-        begun.is_none_or(|begun| self.last_time(event).is_none_or(|last| last >= begun))
+        let time = time.map(|time| time - SignedDuration::from_secs(1));
+        time.is_none_or(|time| self.last_time(event).is_none_or(|last| last >= time))
     }
 
     fn uid_of(&self, kind: &str, key: &Key) -> Option<&str> {

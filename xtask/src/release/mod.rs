@@ -129,19 +129,21 @@ pub async fn prepare<'a>(
 /// helm fails; exit 4.
 pub async fn install(
     installer: Installer<'_>,
+    place: ready::Place<'_>,
     prepared: &[Prepared<'_>],
     before: &[Installed],
 ) -> Result<Vec<Installed>> {
     let mut installed = Vec::new();
     for one in prepared {
         let before = before.iter().find(|before| before.name == one.release.name);
-        installed.push(install_one(installer, one, before).await?);
+        installed.push(install_one(installer, place, one, before).await?);
     }
     Ok(installed)
 }
 
 async fn install_one(
     installer: Installer<'_>,
+    place: ready::Place<'_>,
     one: &Prepared<'_>,
     before: Option<&Installed>,
 ) -> Result<Installed> {
@@ -164,7 +166,8 @@ async fn install_one(
     let install = one.install(&labels);
     let upgrade = || installer.helm.upgrade_install(&install, release.timeout);
     let hooks = Asked::hooks(&one.manifest, namespace)?;
-    let Cluster { client, clock, .. } = installer.cluster;
+    let ready::Place { client, clock, .. } = place;
+    let begun = clock.now();
     if let Some(before) = before {
         // The name by which helm's server-side apply goes: that of its program (its pkg/kube/client.go).
         let manager = installer.helm.program.file_name().unwrap_or("helm");
@@ -176,7 +179,7 @@ async fn install_one(
     }
     let mut installed = tokio::select! {
         installed = upgrade() => installed,
-        failure = ready::doomed(client, &hooks, &release.patience) => {
+        failure = ready::doomed(place, &hooks, &release.patience) => {
             let text = format!("{}
     It is a hook of the release {}, for which helm waits.", failure.text, release.name);
             return Err(coded(Exit::NotReady, anyhow!(text)));
@@ -193,7 +196,7 @@ async fn install_one(
     let manifest = installed
         .with_context(|| format!("install the release {} into {namespace}", release.name))
         .or_exit(Exit::NotReady)?;
-    let asked = Asked::read(&manifest, namespace)?;
+    let asked = Asked::read(&manifest, namespace)?.at(begun);
     step.done(format!("into {namespace}"));
     Ok(Installed {
         name: release.name.clone(),

@@ -173,7 +173,14 @@ impl Bench<'_> {
             let patience = ready::patience::Patience::default();
             let (name, timeout, texts) = ("bench".to_owned(), self.timeout, Texts::default());
             let release = Installed { name, asked, patience, timeout, texts };
-            let end = ready::watch(&self.reached.client, &[release], &Events::new(Vec::new())).await;
+            let (beside, events) = (Asked::default(), Events::new(Vec::new()));
+            let place = ready::Place {
+                client: &self.reached.client,
+                clock: &self.reached.clock,
+                beside: &beside,
+                events: &events,
+            };
+            let end = ready::watch(place, &[release]).await;
             return Ok((end.is_ok(), end.err().map_or(String::new(), |failure| failure.text)));
         }
         let deadline = Instant::now() + self.timeout;

@@ -16,9 +16,11 @@ use super::world::{World, containers};
 
 mod crash;
 mod image;
+mod job;
 mod missing;
 mod pending;
 mod probe;
+mod rollout;
 
 /// How long at most a container without a readiness probe has to run, if it ran for long before it ended.
 const STEADY_AT_MOST: std::time::Duration = std::time::Duration::from_secs(30);
@@ -164,12 +166,12 @@ impl Look<'_> {
             Kind::Deployment => deployments.get(&item.key).map(HasState::state),
             Kind::StatefulSet => stateful_sets.get(&item.key).map(HasState::state),
             Kind::DaemonSet => daemon_sets.get(&item.key).map(HasState::state),
-            Kind::Job => jobs.get(&item.key).map(HasState::state),
+            Kind::Job => jobs.get(&item.key).map(HasState::state).or_else(|| job::gone(self, item)),
             Kind::Claim => claims.get(&item.key).map(|claim| pending::claim_state(self, &item.key, claim)),
             Kind::Service => self.world.services.get(&item.key).map(|_| self.service_state(&item.key)),
             // One that cannot be looked at counts as it is.
-            Kind::Custom(_, kind) if self.world.blind.contains(kind) => Some(State::Ready),
-            Kind::Custom(_, kind) => self.world.custom(kind, &item.key).map(state::custom),
+            kind @ Kind::Custom(..) if self.world.blind.contains(&kind.qualified()) => Some(State::Ready),
+            kind @ Kind::Custom(..) => self.world.custom(&kind.qualified(), &item.key).map(state::custom),
         };
         let state = state.unwrap_or_else(|| State::Waiting("it does not exist yet".to_owned()));
         match state {
@@ -254,6 +256,7 @@ impl Look<'_> {
 
     fn findings(&self, item: &Item) -> Vec<Finding> {
         let mut found = pending::controller(self, item);
+        found.extend(rollout::stuck(self, item));
         if item.kind == Kind::Claim {
             found.extend(pending::claim(self, &item.key));
         }
@@ -323,3 +326,6 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
     pod.meta().deletion_timestamp.is_none()
         && conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::Resource;
+use kube::{Resource, ResourceExt};
 
 use super::{CauseKind, Finding, Look, State, after, missing};
 use crate::ready::asked::{Item, Kind};
 use crate::ready::cause::Cause;
-use crate::ready::object::Key;
+use crate::ready::object::{Key, autoscaler_status};
+use crate::ready::world::World;
 
 /// How long the scheduler's first answer may be outdated by what is being made beside it.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -115,6 +116,24 @@ fn refused(look: &Look<'_>, item: &Item, said: &str, since: Option<Timestamp>) -
     Finding::open(Cause::new(CauseKind::Admission, "its pods cannot be made").said(said))
 }
 
+/// How long no node may fit a pod: where nodes may be added, until whoever adds them has had the time to say so.
+fn no_node(look: &Look<'_>, key: &Key) -> Duration {
+    let refused = newest(look, "Pod", key, &["NotTriggerScaleUp"]).is_some();
+    if !refused && may_grow(look) { look.patience.resources } else { SETTLE }
+}
+
+/// Whether there is anybody who adds nodes when pods find none.
+fn may_grow(look: &Look<'_>) -> bool {
+    let World { nodes, events, .. } = look.world;
+    let by_name = |name: &str| ["cluster-autoscaler", "karpenter"].contains(&name);
+    look.world.has("ConfigMap", &autoscaler_status()) == Some(true)
+        || nodes.values().any(|node| node.labels().contains_key("karpenter.sh/nodepool"))
+        || events.values().any(|event| {
+            let source = event.source.as_ref().and_then(|source| source.component.as_deref());
+            source.or(event.reporting_component.as_deref()).is_some_and(by_name)
+        })
+}
+
 /// Why the scheduler has no node for a pod.
 pub(super) fn scheduling(look: &Look<'_>, key: &Key, pod: &Pod) -> Option<Finding> {
     let status = pod.status.as_ref()?;
@@ -160,9 +179,8 @@ pub(super) fn scheduling(look: &Look<'_>, key: &Key, pod: &Pod) -> Option<Findin
             Some(resource) => format!("it asks for more {resource} than any node has in all"),
             None => "no node has enough left of what it asks for".to_owned(),
         };
-        let limit =
-            if never.is_some() { after(since, SETTLE) } else { after(since, look.patience.resources) };
-        Finding::until(Cause::new(CauseKind::Resources, text).said(said), limit)
+        let time = if never.is_some() { no_node(look, key) } else { look.patience.resources };
+        Finding::until(Cause::new(CauseKind::Resources, text).said(said), after(since, time))
     } else if has("node.kubernetes.io/") || has("cloudprovider.kubernetes.io/") {
         // Nodes that are starting or in distress carry these themselves.
         let cause = Cause::new(CauseKind::Taint, "no node is ready to take it");
@@ -172,10 +190,10 @@ pub(super) fn scheduling(look: &Look<'_>, key: &Key, pod: &Pod) -> Option<Findin
         Finding::until(cause.said(said), after(since, look.patience.resources))
     } else if has("node affinity/selector") || has("node selector") || has("node affinity") {
         let cause = Cause::new(CauseKind::NodeSelector, "no node has the labels that it asks for");
-        Finding::until(cause.said(said), after(since, SETTLE))
+        Finding::until(cause.said(said), after(since, no_node(look, key)))
     } else if has("untolerated taint") || has("taint") {
         let cause = Cause::new(CauseKind::Taint, "the nodes have taints that it does not tolerate");
-        Finding::until(cause.said(said), after(since, SETTLE))
+        Finding::until(cause.said(said), after(since, no_node(look, key)))
     } else {
         let cause = Cause::new(CauseKind::Unschedulable, "the scheduler finds no node for it");
         Finding::until(cause.said(said), after(since, look.patience.resources))
@@ -331,7 +349,56 @@ pub(super) fn failed(look: &Look<'_>, item: &Item, why: String) -> Cause {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::{Verdict, judge};
     use super::*;
+    use crate::ready::asked::Asked;
+    use crate::ready::object::Object;
+    use crate::ready::patience::Patience;
+    use crate::ready::world::Change;
+
+    /// What is said of a pod whose node selector no node has, a moment after two seconds; with these objects beside it.
+    fn without_a_node(beside: &[Value]) -> Verdict {
+        let asked =
+            Asked::read("{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: web}}", "ns").unwrap();
+        let set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web", "namespace": "ns", "uid": "s"}});
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "web-0", "namespace": "ns", "uid": "p", "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "s"}]},
+            "status": {"conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": "2026-01-01T00:00:00Z",
+                "message": "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+            }]},
+        });
+        let begun = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut world = World::since(begun);
+        for object in [set, pod].iter().chain(beside) {
+            world.apply(begun, Change::Applied(Object::parse(object.clone()).unwrap()));
+        }
+        let now = "2026-01-01T00:00:02.1Z".parse().unwrap();
+        judge(&world, &asked, &asked.items, &Patience::default(), now).remove(0).1
+    }
+
+    fn event(reason: &str, by: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": reason, "namespace": "ns"}, "reason": reason,
+            "involvedObject": {"kind": "Pod", "name": "web-0", "namespace": "ns", "uid": "p"}, "source": {"component": by},
+        })
+    }
+
+    #[test]
+    fn a_pod_without_a_node_is_given_up_unless_nodes_are_added() {
+        let status = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cluster-autoscaler-status", "namespace": "kube-system"}});
+        let pool = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n", "labels": {"karpenter.sh/nodepool": "default"}}});
+        let waits = |beside: &[Value]| matches!(without_a_node(beside), Verdict::Wait { .. });
+        assert!(!waits(&[]));
+        assert!(waits(std::slice::from_ref(&status)) && waits(&[pool]));
+        assert!(waits(&[event("TriggeredScaleUp", "cluster-autoscaler")]));
+        // Who adds nodes has said that there is none to add.
+        assert!(!waits(&[status, event("NotTriggerScaleUp", "cluster-autoscaler")]));
+        assert!(!waits(&[event("FailedScheduling", "default-scheduler")]));
+    }
 
     #[test]
     fn quantities_are_numbers() {
