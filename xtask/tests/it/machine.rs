@@ -82,7 +82,8 @@ fn an_image_that_is_nowhere_gets_the_nearest_name() {
     let listed = "\"image ls\") case \"$3\" in --format) echo local/app:1 ;; *) echo sha256:0123456789abcdef ;; esac #";
     let script = DOCKER
         .replace("\"image inspect\") echo", none)
-        .replace("\"image ls\") echo sha256:0123456789abcdef ;;", &format!("{listed}\n;;"));
+        .replace("\"image ls\") echo sha256:0123456789abcdef ;;", &format!("{listed}\n;;"))
+        .replace("  *)", "  \"container ls\") echo k8s-test-control-plane ;;\n  *)");
     world.tool("docker", &docker(&script));
     world.run(&["images", "load", "local/ap:1"]).says(2, &["did you mean `local/app:1`?"]);
 }
