@@ -4,6 +4,7 @@ mod api;
 mod bad_input;
 mod killed;
 mod machine;
+mod passes;
 mod real;
 mod signals;
 mod simulated;
