@@ -43,7 +43,7 @@ pub async fn ask<T>(kind: &Kind, name: &str, ask: impl AsyncFn(Node) -> T) -> Re
         let (others, takers) = tokio::join!(others, takers);
         anyhow::Ok((names, others, takers?))
     };
-    let (others, guessed) = tokio::join!(others, ask(kind.node(first.clone())));
+    let (guessed, others) = tokio::join!(ask(kind.node(first.clone())), others);
     let (names, mut answers, takers) = others.or_exit(Exit::Environment)?;
     if names.contains(&first) {
         answers.insert(0, (first, guessed));

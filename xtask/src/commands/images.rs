@@ -110,7 +110,8 @@ async fn ask(session: &Session, cluster: &str, names: &[String], given: &[String
         };
         tokio::join!(deliver::look_at_cluster(&kind, cluster, &full), Docker.images(given), local)
     };
-    let (machine, early) = tokio::join!(session.machine(true), early);
+    // The nodes take longest to answer.
+    let (early, machine) = tokio::join!(early, session.machine(true));
     let machine = machine?;
     let ((nodes, looked), found) = match early {
         (Ok(nodes), Ok(found), ()) => (nodes, found),
