@@ -1,13 +1,14 @@
 //! The run itself: each stage takes what the one before it made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use futures::future::join_all;
 use kind_client::Kind;
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::cleanup::{self, Decision, Policy, Remover, Whose};
 use crate::cli::Keep;
@@ -21,6 +22,7 @@ use crate::exit::Exit;
 use crate::groups::{self, Group, History, Refused, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::{Delivered, Inventory, Looked, Push};
+use crate::images::early::Early;
 use crate::images::{self, Built, Maker};
 use crate::journal;
 use crate::lease::{Held, Holder, Lease};
@@ -322,23 +324,45 @@ async fn ground_alone(session: &Session, plan: &Plan) -> Result<Ground> {
     let kubeconfig = plan.output.join("kubeconfig");
     let maker = session.maker(&machine, plan.setup);
     let policy = Policy::of(plan);
+    // A machine of a CI system is gone before there is a next change.
+    let push = session.push(&machine, !plan.ci);
+    let (tell, nodes) = oneshot::channel();
     let cluster = async {
-        let made = session.cluster(&maker, &machine, &plan.cluster, &plan.run, &kubeconfig).await?;
-        let (cluster, kind) = (&made.0, machine.kind_client());
+        let (made, looked) = session.cluster(&maker, &machine, &plan.cluster, &plan.run, &kubeconfig).await?;
+        // Who waits for them is there as long as this.
+        let _ = tell.send((made.nodes.clone(), looked));
+        let (cluster, kind) = (&made, machine.kind_client());
         let sweep = sweep::start(session, plan, cluster, &kind);
         let lease = session.hold(&policy, cluster, kind);
         Ok((made, lease, sweep))
     };
-    let (((cluster, looked), lease, sweep), built) =
-        tokio::try_join!(cluster, images::make(&maker, &session.images, &plan.images))?;
-    session.find(|found| found.images = built.clone());
-    // A machine of a CI system is gone before there is a next change.
-    let push = session.push(&machine, !plan.ci);
-    let looked = Mutex::new(looked);
+    let (each, made) = unbounded_channel();
+    let bring = async {
+        match nodes.await {
+            Ok((nodes, looked)) if !nodes.is_empty() => {
+                let names = deployed(plan);
+                images::early::bring(&nodes, looked, made, &names, &push, &session.events).await
+            }
+            // There is no cluster, which is said elsewhere, or nothing is brought to it.
+            _ => Ok(Early::default()),
+        }
+    };
+    let make = images::make_each(&maker, &session.images, &plan.images, each);
+    let ((cluster, lease, sweep), built, early) = tokio::try_join!(cluster, make, bring)?;
+    session.find(|found| {
+        found.images = built.clone();
+        found.delivered.extend(early.delivered);
+    });
+    let looked = Mutex::new(early.looked);
     Ok(Ground { cluster, built, push, looked, machine, lease, _sweep: sweep })
 }
 
-/// Brings the images that the plan's suites deploy to the nodes; gives what these hold now.
+/// The names of the images that the plan's suites deploy.
+fn deployed(plan: &Plan) -> BTreeSet<&String> {
+    plan.suites.iter().flat_map(|suite| &suite.images).collect()
+}
+
+/// Brings the images that the plan's suites deploy to the nodes, where they have not come there yet; gives what these hold now.
 ///
 /// # Errors
 /// As [`images::deliver::deliver`].
@@ -347,13 +371,11 @@ pub async fn deliver(session: &Session, plan: &Plan, ground: &Ground) -> Result<
     if cluster.nodes.is_empty() {
         return Ok(Inventory::new());
     }
-    let mut names: Vec<&String> = plan.suites.iter().flat_map(|suite| &suite.images).collect();
-    names.sort();
-    names.dedup();
-    let wanted = names.into_iter().map(|name| built[name].wanted()).collect::<Result<Vec<_>>>()?;
+    let wanted = deployed(plan).into_iter().map(|name| built[name].wanted()).collect::<Result<Vec<_>>>()?;
     let looked = looked.lock().unwrap_or_else(PoisonError::into_inner).take();
     let delivery = images::deliver::deliver(&cluster.nodes, looked, &wanted, push, &session.events).await?;
-    let sent = delivery.nodes.iter().any(|node| node.method.is_some());
+    let early = session.found().delivered;
+    let sent = early.iter().chain(&delivery.nodes).any(|node| node.method.is_some());
     if sent && !plan.ci {
         let keep = wanted.into_iter().map(|wanted| wanted.name).collect();
         images::deliver::prune(&cluster.nodes, &cluster.client, &delivery.held, &keep, &session.events).await;

@@ -9,6 +9,7 @@ use camino::Utf8PathBuf;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, try_join_all};
 use serde::Serialize;
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::config::{ImageSpec, ImagesFile, Tools};
 use crate::docker::{Docker, Image};
@@ -20,6 +21,7 @@ use deliver::Wanted;
 
 mod build;
 pub mod deliver;
+pub mod early;
 pub mod endpoint;
 pub mod key;
 mod local;
@@ -121,7 +123,20 @@ type Making = Shared<BoxFuture<'static, Result<Arc<Built>, Arc<anyhow::Error>>>>
 /// # Errors
 /// One of them cannot be made: which, and the end of its build's output; exit 3.
 pub async fn make(maker: &Maker, file: &ImagesFile, names: &[String]) -> Result<BTreeMap<String, Built>> {
-    remake(maker, file, names, &BTreeMap::new()).await
+    make_all(maker, file, names, &BTreeMap::new(), None).await
+}
+
+/// As [`make`], and hands each image to `made` as soon as it is there.
+///
+/// # Errors
+/// As [`make`].
+pub async fn make_each(
+    maker: &Maker,
+    file: &ImagesFile,
+    names: &[String],
+    made: UnboundedSender<Built>,
+) -> Result<BTreeMap<String, Built>> {
+    make_all(maker, file, names, &BTreeMap::new(), Some(made)).await
 }
 
 /// As [`make`], but takes those of `known` as they are, without asking Docker for them.
@@ -134,6 +149,16 @@ pub async fn remake(
     names: &[String],
     known: &BTreeMap<String, Built>,
 ) -> Result<BTreeMap<String, Built>> {
+    make_all(maker, file, names, known, None).await
+}
+
+async fn make_all(
+    maker: &Maker,
+    file: &ImagesFile,
+    names: &[String],
+    known: &BTreeMap<String, Built>,
+    made: Option<UnboundedSender<Built>>,
+) -> Result<BTreeMap<String, Built>> {
     let mut making: BTreeMap<String, Making> = BTreeMap::new();
     for name in names {
         if let Some(built) = known.get(name) {
@@ -144,13 +169,18 @@ pub async fn remake(
         let spec = file.images[name].clone();
         let needs: Vec<(String, Making)> =
             spec.needs.iter().map(|(argument, needed)| (argument.clone(), making[needed].clone())).collect();
-        let (maker, name_of) = (maker.clone(), name.clone());
+        let (maker, name_of, made) = (maker.clone(), name.clone(), made.clone());
         let future = async move {
             let mut bases = Vec::new();
             for (argument, needed) in needs {
                 bases.push((argument, needed.await?));
             }
-            make_one(&maker, &name_of, &spec, &bases).await.map(Arc::new).map_err(Arc::new)
+            let built = make_one(&maker, &name_of, &spec, &bases).await.map_err(Arc::new)?;
+            if let Some(made) = made {
+                // Whoever does not listen any more has failed, and says so.
+                let _ = made.send(built.clone());
+            }
+            Ok(Arc::new(built))
         };
         // Spawned, so that each gets on while another one is awaited; dropping the handle ends it.
         let task = AbortOnDrop(tokio::spawn(future));

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use futures::future::join_all;
-use kind_client::{Kind, Node};
+use kind_client::Node;
 use serde::Serialize;
 
-use crate::cluster::nodes;
 use crate::docker::{Docker, Image, architecture, normalized};
 use crate::events::{Events, Phase, Step};
 use crate::exit::{Exit, ExitWith, message};
@@ -22,6 +21,7 @@ mod engine;
 mod held;
 mod layout;
 mod legacy;
+mod look;
 mod outlets;
 mod prune;
 mod push;
@@ -32,6 +32,8 @@ mod transfer;
 
 use engine::{Engine, Store};
 pub use held::Held;
+use look::look_at;
+pub use look::{Looked, look, look_at_cluster};
 pub use prune::prune;
 pub use push::Push;
 use transfer::{Outcome, Taker, Transfer};
@@ -132,37 +134,6 @@ struct Target<'a, S> {
     /// Why it failed.
     failure: Option<String>,
     report: Delivered,
-}
-
-/// What nodes say that they hold.
-pub struct Looked {
-    at: Instant,
-    held: BTreeMap<String, (Result<Held>, Duration)>,
-}
-
-/// The nodes of a Kind cluster that take pods, asked what they hold as [`look`] does; none where there is no such cluster.
-///
-/// # Errors
-/// As [`nodes::ask`].
-pub async fn look_at_cluster(kind: &Kind, cluster: &str, names: &[String]) -> Result<(Vec<Node>, Looked)> {
-    let at = Instant::now();
-    let asked = nodes::ask(kind, cluster, async |node: Node| look(&[node], names).await.held).await?;
-    let (nodes, held): (Vec<Node>, Vec<_>) = asked.into_iter().unzip();
-    Ok((nodes, Looked { at, held: held.into_iter().flatten().collect() }))
-}
-
-/// Asks `nodes` what they hold, for a delivery that follows soon: of images of ours, or of these full names.
-pub async fn look(nodes: &[Node], names: &[String]) -> Looked {
-    look_at(nodes, names).await
-}
-
-async fn look_at<S: Store>(nodes: &[S], names: &[String]) -> Looked {
-    let ask = async |node: &S| {
-        let start = Instant::now();
-        (node.name().to_owned(), (node.held(names).await, start.elapsed()))
-    };
-    let at = Instant::now();
-    Looked { at, held: join_all(nodes.iter().map(ask)).await.into_iter().collect() }
 }
 
 /// Brings `wanted` to all of `nodes`, of which it is known what they hold where they were `looked` at.
