@@ -22,9 +22,10 @@ use super::{load_of_machine, processors};
 use crate::cleanup::Policy;
 use crate::cli::{BenchDev, K8sTest, Keep};
 use crate::config::{ImagesFile, Suite, Workspace};
+use crate::docker::Docker;
 use crate::env::Env;
 use crate::exit::Exit;
-use crate::images::How;
+use crate::images::{Built, How};
 use crate::local::saves::Saves;
 use crate::local::sources::Sources;
 use crate::local::standing::{Failures, Standing};
@@ -75,12 +76,20 @@ pub(super) async fn run(args: &BenchDev, env: &Env) -> Result<Exit> {
     let policy = Policy::of(&plan);
     let _reaper = Reaper::start(policy.clone(), &session.ledger)?;
     let mut signals = super::super::Signals::listen()?;
+    let built = Mutex::new(Vec::new());
     let measured = tokio::select! {
-        measured = measure(&session, &plan, &copied, args.runs) => measured.map(Ok),
+        measured = measure(&session, &plan, &copied, args.runs, &built) => measured.map(Ok),
         signal = signals.next() => Ok(Err(signal)),
     };
     tokio::task::spawn_blocking(crate::cmd::reap).await?;
     let cleaned = super::super::clean_up(&session, &policy, false).await;
+    // Nobody needs the images of the saves again; a name more that stays does no harm.
+    let names = built.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for name in names {
+        if let Err(error) = Docker.remove(&name).await {
+            session.events.warn(format!("the image {name} stays in the local Docker: {error:#}"));
+        }
+    }
     let values = match measured? {
         Ok(values) => values,
         Err(signal) => return Ok(Exit::Interrupted(signal)),
@@ -124,7 +133,14 @@ fn copy_of(here: &Workspace, args: &BenchDev) -> Result<Copy> {
     Ok(Copy { workspace: Workspace { root }, suite, file })
 }
 
-async fn measure(session: &Session, plan: &Plan, copied: &Copy, runs: u16) -> Result<Vec<Value>> {
+/// The values of all saves; the names of the images that they make go to `names`.
+async fn measure(
+    session: &Session,
+    plan: &Plan,
+    copied: &Copy,
+    runs: u16,
+    names: &Mutex<Vec<String>>,
+) -> Result<Vec<Value>> {
     let suite = &plan.suites[0];
     let sources = sources(copied, &session.images, plan, suite)?;
     let mut saves = Saves::watch(sources)?;
@@ -136,7 +152,8 @@ async fn measure(session: &Session, plan: &Plan, copied: &Copy, runs: u16) -> Re
     for run in 1..=runs {
         // As `dev` does while it waits.
         standing.prepare().await;
-        let value = one(&mut standing, &mut saves, &client, copied).await?;
+        let (value, built) = one(&mut standing, &mut saves, &client, copied).await?;
+        names.lock().unwrap_or_else(PoisonError::into_inner).extend(built);
         session.events.note(format!(
             "save {run}: the first container after {:.2} s, of which docker build {:.2} s",
             value.started, value.build
@@ -155,8 +172,13 @@ fn sources(copied: &Copy, images: &ImagesFile, plan: &Plan, suite: &Suite) -> Re
     Ok(sources)
 }
 
-/// Saves the file and does what that asks for.
-async fn one(standing: &mut Standing, saves: &mut Saves, client: &Client, copied: &Copy) -> Result<Value> {
+/// Saves the file and does what that asks for; with the names of the images that were built.
+async fn one(
+    standing: &mut Standing,
+    saves: &mut Saves,
+    client: &Client,
+    copied: &Copy,
+) -> Result<(Value, Vec<String>)> {
     let namespaces: BTreeSet<String> = standing.namespaces().by_role.values().cloned().collect();
     let mut known = BTreeSet::new();
     for namespace in &namespaces {
@@ -175,25 +197,31 @@ async fn one(standing: &mut Standing, saves: &mut Saves, client: &Client, copied
             .with_context(|| format!("write {}", copied.file))?;
         let mut change = saves.next().await;
         change.todo.stages.remove(&Stage::Tests);
+        let images = change.todo.images.clone();
         standing.todo.join(change.todo);
         standing.catch_up().await?;
-        anyhow::Ok((start, start.elapsed()))
+        anyhow::Ok((start, start.elapsed(), images))
     };
     // A rollout has ended when all is ready, so by then all that start have started.
-    let (start, proven) = tokio::select! {
+    let (start, proven, images) = tokio::select! {
         saved = save => saved?,
         failed = watch_starts(client, &namespaces, &known, &times) => return Err(failed),
     };
-    let built = standing.built().values().filter(|built| built.how == How::Built);
-    let build = built.map(|built| built.docker).sum::<Duration>();
+    let built = standing.built().values();
+    let built: Vec<&Built> =
+        built.filter(|built| images.contains(&built.name) && built.how == How::Built).collect();
+    let build = built.iter().map(|built| built.docker).sum::<Duration>();
+    let names = built.iter().flat_map(|built| built.image.repo_tags.iter().chain([&built.reference]));
+    let names = names.cloned().collect();
     let times = times.into_inner().unwrap_or_else(PoisonError::into_inner);
     let since = |time: Option<&Instant>| time.map(|time| time.duration_since(start).as_secs_f64());
-    Ok(Value {
+    let value = Value {
         started: since(times.iter().min()).context("no container of a new pod was seen to start")?,
         all_started: since(times.iter().max()).unwrap_or_default(),
         proven: proven.as_secs_f64(),
         build: build.as_secs_f64(),
-    })
+    };
+    Ok((value, names))
 }
 
 /// Notes when a container of each new pod is seen to run, until it is dropped; gives why it cannot go on.
