@@ -77,27 +77,46 @@ struct Seen {
     /// Why a Rust test failed: its first panic's message or the error that it returned.
     reason: Option<String>,
     panicked: bool,
+    /// Where it panicked.
+    place: String,
+    /// Whether a backtrace passes, which the file has and on a console hides all else.
+    backtrace: bool,
     /// How many of the two compared values stand in the reason.
     compared: usize,
 }
 
 impl Seen {
     fn line(&mut self, line: &str) {
+        let text = line.trim();
+        // Of Rust, and of anyhow with a capital letter.
+        let begins = text.eq_ignore_ascii_case("stack backtrace:");
+        let frame = text.starts_with("at ")
+            || text.split_once(": ").is_some_and(|(number, _)| number.parse::<u32>().is_ok());
+        self.backtrace = begins || self.backtrace && frame;
+        if self.panicked && self.reason.is_none() && (begins || text.starts_with("note: ")) {
+            self.reason = Some(format!("it panicked without a message at {}", self.place));
+        }
+        if self.backtrace {
+            return;
+        }
         if let Some(reason) = self.reason.as_mut().filter(|_| self.panicked) {
             // What `assert_eq!` says below its message.
             let side = ["left: ", "right: "].get(self.compared);
-            if side.is_some_and(|side| line.trim_start().starts_with(side)) {
-                let value: String = line.trim().chars().take(COMPARED).collect();
+            if side.is_some_and(|side| text.starts_with(side)) {
+                let value: String = text.chars().take(COMPARED).collect();
                 reason.push_str(&format!("; {value}"));
                 self.compared += 1;
             }
         } else if self.reason.is_none() {
-            if self.panicked && !line.trim().is_empty() {
-                self.reason = Some(line.trim().to_owned());
+            if self.panicked && !text.is_empty() {
+                self.reason = Some(text.to_owned());
             } else if let Some(error) = line.strip_prefix("Error: ") {
                 self.reason = Some(error.to_owned());
             }
-            self.panicked |= line.contains("panicked at ");
+            if let Some((_, place)) = line.split_once("panicked at ") {
+                self.panicked = true;
+                self.place = place.trim_end_matches(':').to_owned();
+            }
         }
         if self.tail.len() == TAIL_LINES {
             self.tail.pop_front();
@@ -136,6 +155,27 @@ mod tests {
         let script = "echo \"thread 't' panicked at src/a.rs:1:2:\"; echo 'not equal'; echo '  left: [1]'; echo ' right: []'; exit 101";
         let end = ended(script, Duration::from_secs(20)).await;
         assert_eq!(end.reason.as_deref(), Some("not equal; left: [1]; right: []"));
+    }
+
+    #[test]
+    fn a_backtrace_is_left_to_the_file() {
+        let seen = |lines: &[&str]| {
+            let mut seen = Seen::default();
+            lines.iter().for_each(|line| seen.line(line));
+            (seen.reason.unwrap(), Vec::from(seen.tail))
+        };
+        let panicked = "thread 't' panicked at src/a.rs:1:2:";
+        let trace = ["stack backtrace:", "   0: core::panicking", "             at /rustc/panicking.rs:1:1"];
+        let (reason, tail) = seen(&[&[panicked, "not so"], &trace[..], &["note: more", "end"]].concat());
+        assert_eq!(reason, "not so");
+        assert_eq!(tail, [panicked, "not so", "note: more", "end"]);
+        let (reason, _) = seen(&[&[panicked, ""], &trace[..]].concat());
+        assert_eq!(reason, "it panicked without a message at src/a.rs:1:2");
+        let (reason, _) = seen(&[panicked, "", "note: run with `RUST_BACKTRACE=1`"]);
+        assert_eq!(reason, "it panicked without a message at src/a.rs:1:2");
+        let (reason, tail) = seen(&["Error: no pod", "", "Stack backtrace:", "   0: anyhow", "last"]);
+        assert_eq!((reason.as_str(), tail.last().unwrap().as_str()), ("no pod", "last"));
+        assert_eq!(tail.len(), 3);
     }
 
     #[tokio::test]

@@ -91,10 +91,16 @@ async fn a_pod_is_waited_for_until_it_is_ready_or_has_ended() -> anyhow::Result<
         told(&suite, wait(&lasting, "TERMINATED", 1.0), RunStatus::Failure),
         told(&suite, wait(&failing, "TERMINATED", 60.0), RunStatus::Failure),
     )?;
-    assert!(ready.contains("it works"), "{ready}");
-    assert!(ended.contains("well done"), "{ended}");
-    assert!(late.contains("Timed out while waiting for pod to get to status TERMINATED"), "{late}");
-    assert!(failed.contains("Container \"failing\" failed") && failed.contains("whoops"), "{failed}");
+    assert!(ready.contains("it works"), "told of a pod that is ready: {ready:?}");
+    assert!(ended.contains("well done"), "told of a pod that has ended: {ended:?}");
+    assert!(
+        late.contains("Timed out while waiting for pod to get to status TERMINATED"),
+        "told of a pod that does not end: {late:?}"
+    );
+    assert!(
+        failed.contains("Container \"failing\" failed") && failed.contains("whoops"),
+        "told of what failed: {failed:?}"
+    );
     Ok(())
 }
 
@@ -113,8 +119,11 @@ async fn a_job_is_waited_for_until_it_has_succeeded() -> anyhow::Result<()> {
         told(&suite, wait(&bad), RunStatus::Failure),
     )?;
     let pod = pod(&suite, &good, "its pod", |_| true).await?;
-    assert!(succeeded.contains(&format!("{} had {pod}", good.name_any())), "{succeeded}");
-    assert!(failed.contains("Encountered failed job pods for job"), "{failed}");
+    assert!(
+        succeeded.contains(&format!("{} had {pod}", good.name_any())),
+        "told of a Job that succeeded: {succeeded:?}"
+    );
+    assert!(failed.contains("Encountered failed job pods for job"), "told of what failed: {failed:?}");
     Ok(())
 }
 
