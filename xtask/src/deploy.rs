@@ -78,12 +78,14 @@ impl<'a> Site<'a> {
                 prepared
             }
         };
-        let releases = self.install(&prepared, held, &[]).await?;
+        let beside = self.beside()?;
+        let onlooker = self.onlooker(&beside);
+        let releases = self.install(onlooker, &prepared, held, &[]).await?;
         let mut opening = Vec::new();
         for (name, spec) in &self.suite.forwards {
             opening.push(forward::begin(self.place(), name, spec).await?);
         }
-        ready::wait(self.onlooker(&self.beside()?), &releases).await?;
+        ready::wait(onlooker, &releases).await?;
         let mut forwards = Vec::new();
         for opening in opening {
             forwards.push(opening.finish(self.place()).await?);
@@ -137,6 +139,7 @@ impl<'a> Site<'a> {
     /// As [`release::images::ensure`] and [`release::install`].
     pub async fn install(
         self,
+        onlooker: ready::Place<'_>,
         prepared: &[Prepared<'_>],
         held: &Inventory,
         before: &[Installed],
@@ -144,7 +147,7 @@ impl<'a> Site<'a> {
         let (helm, folder) = (self.helm(), self.folder());
         let installer = self.installer(&helm, &folder);
         release::images::ensure(installer, prepared, held).await?;
-        release::install(installer, self.onlooker(&self.beside()?), prepared, before).await
+        release::install(installer, onlooker, prepared, before).await
     }
 
     /// What the fixtures ask for.

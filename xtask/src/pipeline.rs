@@ -296,8 +296,8 @@ pub struct Ground {
     pub built: BTreeMap<String, Built>,
     /// When images come by `docker push`.
     pub push: Push,
-    /// What the nodes said that they hold, for the first delivery.
-    pub looked: Mutex<Option<Looked>>,
+    /// What was brought already and what the nodes said that they hold, for the next delivery.
+    pub early: Mutex<Early>,
     /// The machine.
     pub machine: Machine,
     /// Keeps what the run makes its own.
@@ -351,10 +351,9 @@ async fn ground_alone(session: &Session, plan: &Plan) -> Result<Ground> {
     let ((cluster, lease, sweep), built, early) = tokio::try_join!(cluster, make, bring)?;
     session.find(|found| {
         found.images = built.clone();
-        found.delivered.extend(early.delivered);
+        found.delivered.extend(early.delivered.iter().cloned());
     });
-    let looked = Mutex::new(early.looked);
-    Ok(Ground { cluster, built, push, looked, machine, lease, _sweep: sweep })
+    Ok(Ground { cluster, built, push, early: Mutex::new(early), machine, lease, _sweep: sweep })
 }
 
 /// The names of the images that the plan's suites deploy.
@@ -367,15 +366,15 @@ fn deployed(plan: &Plan) -> BTreeSet<&String> {
 /// # Errors
 /// As [`images::deliver::deliver`].
 pub async fn deliver(session: &Session, plan: &Plan, ground: &Ground) -> Result<Inventory> {
-    let Ground { cluster, built, push, looked, .. } = ground;
+    let Ground { cluster, built, push, early, .. } = ground;
     if cluster.nodes.is_empty() {
         return Ok(Inventory::new());
     }
     let wanted = deployed(plan).into_iter().map(|name| built[name].wanted()).collect::<Result<Vec<_>>>()?;
-    let looked = looked.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let delivery = images::deliver::deliver(&cluster.nodes, looked, &wanted, push, &session.events).await?;
-    let early = session.found().delivered;
-    let sent = early.iter().chain(&delivery.nodes).any(|node| node.method.is_some());
+    let early = std::mem::take(&mut *early.lock().unwrap_or_else(PoisonError::into_inner));
+    let delivery =
+        images::deliver::deliver(&cluster.nodes, early.looked, &wanted, push, &session.events).await?;
+    let sent = early.delivered.iter().chain(&delivery.nodes).any(|node| node.method.is_some());
     if sent && !plan.ci {
         let keep = wanted.into_iter().map(|wanted| wanted.name).collect();
         images::deliver::prune(&cluster.nodes, &cluster.client, &delivery.held, &keep, &session.events).await;

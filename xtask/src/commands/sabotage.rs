@@ -22,6 +22,7 @@ use crate::exit::Exit;
 use crate::pipeline;
 use crate::plan::{Files, Plan};
 use crate::report::Recorder;
+use crate::suites::Test;
 use crate::{fail, names};
 
 /// The folders that a change may be made in.
@@ -99,6 +100,10 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
         changes.extend((1..).zip(of_suite).map(|(number, sabotage)| (folder, number, sabotage)));
     }
     let every = args.every.map_or(1, usize::from);
+    let said = |(folder, _, change): &(&Utf8PathBuf, usize, Sabotage)| -> Vec<(Utf8PathBuf, String)> {
+        change.fails.iter().map(|test| ((*folder).clone(), test.clone())).collect()
+    };
+    let named: BTreeSet<(Utf8PathBuf, String)> = changes.iter().flat_map(said).collect();
     let mut broken = Vec::new();
     for (folder, number, sabotage) in changes.into_iter().skip(every - 1).step_by(every) {
         broken.push(break_suite(&workspace, folder, number, sabotage, &scratch)?);
@@ -106,7 +111,7 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
     if broken.is_empty() {
         fail!(Exit::Usage, "there is nothing to break: none of the suites has a {FILE}");
     }
-    let mut findings = untried(args, env, &files).await?;
+    let mut findings = untried(args, env, &files, &named).await?;
     let (of_images, rest): (Vec<_>, Vec<_>) = broken.into_iter().partition(|broken| broken.images.is_some());
     // Deployments of the same images stand side by side; one with an image of its own stands alone.
     let runs = std::iter::once(rest).chain(of_images.into_iter().map(|broken| vec![broken]));
@@ -126,15 +131,19 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
     Ok(Ok((noticed, unnoticed)))
 }
 
-/// The tests that no change of their suite is said to break: nobody knows whether they test anything.
-async fn untried(args: &Args, env: &Env, files: &Files) -> Result<Vec<Finding>> {
+/// The tests that are not `named`, by their suite's folder, as broken by a change: nobody knows whether they test anything.
+async fn untried(
+    args: &Args,
+    env: &Env,
+    files: &Files,
+    named: &BTreeSet<(Utf8PathBuf, String)>,
+) -> Result<Vec<Finding>> {
     let plan = plan(args, env, files)?;
     let tests = pipeline::select(&super::session(env, None)?, &plan).await?;
     let mut untried = Vec::new();
     for (suite, tests) in plan.suites.iter().zip(tests) {
-        let changes = SabotageFile::load(&suite.folder)?.map(|file| file.sabotage).unwrap_or_default();
-        let named: BTreeSet<&String> = changes.iter().flat_map(|change| &change.fails).collect();
-        let unnamed = tests.iter().filter(|test| !named.contains(&test.name().to_owned()));
+        let is_named = |test: &Test| named.contains(&(suite.folder.clone(), test.name().to_owned()));
+        let unnamed = tests.iter().filter(|test| !is_named(test));
         untried.extend(unnamed.map(|test| Finding {
             suite: suite.name.clone(),
             what: "nothing".to_owned(),

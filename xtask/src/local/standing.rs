@@ -16,6 +16,7 @@ use crate::deploy::Site;
 use crate::events::{Consumer, Event, Phase, TestResult};
 use crate::forward::Forward;
 use crate::images::deliver::Inventory;
+use crate::images::early::Early;
 use crate::images::{self, Built};
 use crate::namespaces::{self, Marks, Namespaces};
 use crate::pipeline::{self, Ground, Session};
@@ -192,7 +193,7 @@ impl Standing {
         let make = images::remake(&maker, &session.images, &plan.images, &known);
         let (built, looked) = tokio::join!(make, look);
         ground.built = built?;
-        ground.looked = Mutex::new(Some(looked));
+        ground.early = Mutex::new(Early { looked: Some(looked), ..Early::default() });
         let made = ground.built.values().filter(|built| names.contains(&built.name.as_str()));
         stage.done(made.map(|built| built.how.verb()).collect::<Vec<_>>().join(", "));
         Ok(())
@@ -227,7 +228,7 @@ impl Standing {
 
         if let Some(prepared) = prepared {
             let stage = session.events.stage(Phase::Release, "install");
-            *installed = site.install(&prepared, held, installed).await?;
+            *installed = site.install(site.onlooker(&site.beside()?), &prepared, held, installed).await?;
             todo.done(Stage::Releases);
             let names: Vec<&str> = installed.iter().map(|release| release.name.as_str()).collect();
             stage.done(names.join(", "));
