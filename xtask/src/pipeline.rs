@@ -11,15 +11,13 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::cleanup::{self, Decision, Policy, Remover, Whose};
-use crate::cli::Keep;
 use crate::cluster::{self, Cluster};
 use crate::config::tools::Version;
 use crate::config::{Guard, ImagesFile, Tools, Workspace};
-use crate::deploy::{self, Site};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
 use crate::exit::Exit;
-use crate::groups::{self, Group, History, Refused, Turns};
+use crate::groups::{self, History, Refused, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::{Delivered, Inventory, Looked, Push};
 use crate::images::early::Early;
@@ -27,12 +25,15 @@ use crate::images::{self, Built, Maker};
 use crate::journal;
 use crate::lease::{Held, Holder, Lease};
 use crate::ledger::{Ledger, Made};
-use crate::namespaces::Namespaces;
 use crate::plan::{ClusterPlan, Plan};
 use crate::setup::{self, Machine, Mend};
 use crate::suites::{self, Test};
 use crate::sweep::{self, Sweep};
 use crate::{fail, text};
+
+mod group;
+
+use group::{Scene, run_group};
 
 /// What a run is made from and where it says what happens.
 #[derive(Clone)]
@@ -277,17 +278,6 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     Err(first)
 }
 
-/// What all groups run with.
-#[derive(Clone, Copy)]
-struct Scene<'a> {
-    plan: &'a Plan,
-    ground: &'a Ground,
-    held: &'a Inventory,
-    turns: &'a Turns,
-    /// Places for tests.
-    tests: &'a Semaphore,
-}
-
 /// What everything is deployed on and from.
 pub struct Ground {
     /// The cluster.
@@ -391,71 +381,4 @@ pub async fn select(session: &Session, plan: &Plan) -> Result<Vec<Vec<Test>>> {
     let (cargo, root) = (&session.env.cargo, &session.workspace.root);
     let compiled = suites::compile::compile(cargo, root, &plan.suites, &session.events).await?;
     suites::select(&plan.suites, &compiled, &plan.filters).await
-}
-
-/// Deploys what the suites of a group share, runs the tests of all, and makes room for the next where all passed.
-async fn run_group(
-    session: &Session,
-    scene: Scene<'_>,
-    group: &Group<'_>,
-    several: bool,
-) -> Result<Vec<TestResult>> {
-    let Scene { plan, ground, held, turns, tests: places } = scene;
-    let suite = group.first();
-    let turn = turns.take(&group.id()).await?;
-    let others = group.0.iter().skip(1).map(|(suite, _)| suite.id()).collect::<Vec<_>>().join(", ");
-    if !others.is_empty() {
-        session.events.note(format!("{} deploys what {others} deploys too: once for all", suite.id()));
-    }
-    let namespaces = deploy::namespaces(session, plan, &ground.cluster, suite).await?;
-    let site = Site { session, plan, suite, ground, namespaces: &namespaces };
-    let run = async {
-        // In a namespace of somebody else's the groups follow each other, each in place of the one before.
-        let turn = (several && namespaces.ours).then_some((turns, &turn));
-        let forwards = site.deploy(held, turn).await?;
-        let tests = group.0.iter().map(async |(suite, tests)| {
-            let site = Site { suite, ..site };
-            // Who asks for one test at a time gets that.
-            let own = suite.jobs.filter(|_| plan.jobs > 1).map(|jobs| Semaphore::new(jobs.get().into()));
-            site.test(&forwards, tests, own.as_ref().unwrap_or(places)).await
-        });
-        Ok(join_all(tests).await.into_iter().collect::<Result<Vec<_>>>()?.concat())
-    };
-    let results: Result<Vec<TestResult>> = run.await;
-    let exit = match &results {
-        Err(error) => Exit::of(error),
-        Ok(all) if all.iter().any(|test| test.outcome.is_failure()) => Exit::TestsFailed,
-        Ok(_) => Exit::Passed,
-    };
-    // What nobody waits for goes with the rest at the end.
-    if exit != Exit::Passed && plan.evidence {
-        turn.leave_in_place(exit, "which failed and stays until the end for the bundle");
-    } else if plan.keep == Keep::Always || plan.bundle {
-        turn.leave_in_place(
-            Exit::NotReady,
-            "which stays until the end because of --keep or --bundle; leave that out",
-        );
-    } else if turns.is_awaited()
-        && namespaces.ours
-        && let Err(left) = remove_group(session, plan, &namespaces).await
-    {
-        session.events.warn(crate::exit::message(&left));
-        turn.leave_in_place(Exit::Leftovers, "which could not be removed");
-    }
-    results
-}
-
-/// Removes the namespaces of a group and the releases in them.
-async fn remove_group(session: &Session, plan: &Plan, namespaces: &Namespaces) -> Result<()> {
-    let is_of_group = |name: &String| namespaces.by_role.values().any(|of_group| of_group == name);
-    let mut made = session.ledger.made();
-    made.namespaces.retain(is_of_group);
-    made.releases.retain(|release| is_of_group(&release.namespace));
-    made.objects.clear();
-    session.clean_up(&Policy::of(plan), &made, &Decision::RemoveObjects).await?;
-    session.ledger.record(|all| {
-        all.namespaces.retain(|name| !is_of_group(name));
-        all.releases.retain(|release| !is_of_group(&release.namespace));
-    });
-    Ok(())
 }

@@ -1,0 +1,94 @@
+//! One group: what its suites share is deployed, the tests of all of them run.
+
+use anyhow::Result;
+use futures::future::join_all;
+use tokio::sync::Semaphore;
+
+use super::{Ground, Session};
+use crate::cleanup::{Decision, Policy};
+use crate::cli::Keep;
+use crate::deploy::{self, Site};
+use crate::events::TestResult;
+use crate::exit::Exit;
+use crate::groups::{Group, Turns};
+use crate::images::deliver::Inventory;
+use crate::namespaces::Namespaces;
+use crate::plan::Plan;
+
+/// What all groups run with.
+#[derive(Clone, Copy)]
+pub(super) struct Scene<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) ground: &'a Ground,
+    pub(super) held: &'a Inventory,
+    pub(super) turns: &'a Turns,
+    /// Places for tests.
+    pub(super) tests: &'a Semaphore,
+}
+
+/// Deploys what the suites of a group share, runs the tests of all, and makes room for the next where all passed.
+pub(super) async fn run_group(
+    session: &Session,
+    scene: Scene<'_>,
+    group: &Group<'_>,
+    several: bool,
+) -> Result<Vec<TestResult>> {
+    let Scene { plan, ground, held, turns, tests: places } = scene;
+    let suite = group.first();
+    let turn = turns.take(&group.id()).await?;
+    let others = group.0.iter().skip(1).map(|(suite, _)| suite.id()).collect::<Vec<_>>().join(", ");
+    if !others.is_empty() {
+        session.events.note(format!("{} deploys what {others} deploys too: once for all", suite.id()));
+    }
+    let namespaces = deploy::namespaces(session, plan, &ground.cluster, suite).await?;
+    let site = Site { session, plan, suite, ground, namespaces: &namespaces };
+    let run = async {
+        // In a namespace of somebody else's the groups follow each other, each in place of the one before.
+        let turn = (several && namespaces.ours).then_some((turns, &turn));
+        let forwards = site.deploy(held, turn).await?;
+        let tests = group.0.iter().map(async |(suite, tests)| {
+            let site = Site { suite, ..site };
+            // Who asks for one test at a time gets that.
+            let own = suite.jobs.filter(|_| plan.jobs > 1).map(|jobs| Semaphore::new(jobs.get().into()));
+            site.test(&forwards, tests, own.as_ref().unwrap_or(places)).await
+        });
+        Ok(join_all(tests).await.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    };
+    let results: Result<Vec<TestResult>> = run.await;
+    let exit = match &results {
+        Err(error) => Exit::of(error),
+        Ok(all) if all.iter().any(|test| test.outcome.is_failure()) => Exit::TestsFailed,
+        Ok(_) => Exit::Passed,
+    };
+    // What nobody waits for goes with the rest at the end.
+    if exit != Exit::Passed && plan.evidence {
+        turn.leave_in_place(exit, "which failed and stays until the end for the bundle");
+    } else if plan.keep == Keep::Always || plan.bundle {
+        turn.leave_in_place(
+            Exit::NotReady,
+            "which stays until the end because of --keep or --bundle; leave that out",
+        );
+    } else if turns.is_awaited()
+        && namespaces.ours
+        && let Err(left) = remove_group(session, plan, &namespaces).await
+    {
+        session.events.warn(crate::exit::message(&left));
+        turn.leave_in_place(Exit::Leftovers, "which could not be removed");
+    }
+    results
+}
+
+/// Removes the namespaces of a group and the releases in them.
+async fn remove_group(session: &Session, plan: &Plan, namespaces: &Namespaces) -> Result<()> {
+    let is_of_group = |name: &String| namespaces.by_role.values().any(|of_group| of_group == name);
+    let mut made = session.ledger.made();
+    made.namespaces.retain(is_of_group);
+    made.releases.retain(|release| is_of_group(&release.namespace));
+    made.objects.clear();
+    session.clean_up(&Policy::of(plan), &made, &Decision::RemoveObjects).await?;
+    session.ledger.record(|all| {
+        all.namespaces.retain(|name| !is_of_group(name));
+        all.releases.retain(|release| !is_of_group(&release.namespace));
+    });
+    Ok(())
+}
