@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use camino::{Utf8Path, Utf8PathBuf};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::Instant;
@@ -87,5 +87,15 @@ async fn serve(program: &Utf8Path, folder: &Utf8Path, address: Ipv4Addr) -> Resu
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // A server whose outputs nobody reads stands still once they are full, in the middle of a push.
+    drain(server.child.stdout.take());
+    drain(server.child.stderr.take());
     Ok((format!("{address}:{port}"), server))
+}
+
+/// Reads to the end, whatever it says.
+fn drain(output: Option<impl AsyncRead + Unpin + Send + 'static>) {
+    if let Some(mut output) = output {
+        tokio::spawn(async move { tokio::io::copy(&mut output, &mut tokio::io::sink()).await });
+    }
 }
