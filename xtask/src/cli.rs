@@ -387,6 +387,9 @@ pub struct BenchSuites {
     /// Suites to run; none means all
     #[arg(value_name = "SUITE")]
     pub suites: Vec<String>,
+    /// Go on where an earlier one was interrupted: what it measured counts
+    #[arg(long)]
+    pub resume: bool,
     /// The Kind cluster, made where it is missing; default: k8s-test
     #[arg(long, value_name = "NAME")]
     pub kind_cluster: Option<String>,
@@ -404,6 +407,9 @@ pub struct BenchSteady {
     /// What the orders are drawn from; each run adds one to it
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// Go on where an earlier one was interrupted: what it measured counts
+    #[arg(long)]
+    pub resume: bool,
     /// The Kind cluster, made where it is missing; default: k8s-test
     #[arg(long, value_name = "NAME")]
     pub kind_cluster: Option<String>,

@@ -27,10 +27,16 @@ const RUN: Duration = Duration::from_secs(2 * 60 * 60);
 const GRACE: Duration = Duration::from_secs(180);
 /// Numbers of variants whose growth is shown.
 const GROWTH: [usize; 3] = [1, 2, 4];
+/// The file in a run's folder with what it took.
+const MEASURED: &str = "measured.json";
 
 /// What was run, and what it took.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 struct Measured {
+    /// The commit that was run, with `-dirty` where files were changed; empty where git does not say.
+    commit: String,
+    /// What this was asked for with.
+    asked: Vec<String>,
     /// Suites and variants, as `suite/variant`.
     what: Vec<String>,
     /// From the program's start to its end.
@@ -71,19 +77,41 @@ struct Runs<'a> {
     workspace: &'a Workspace,
     cluster: &'a str,
     folder: Utf8PathBuf,
+    /// What was measured before counts.
+    resume: bool,
     events: &'a Events,
 }
 
 impl Runs<'_> {
+    /// Makes a run, unless it was made before and that is to count.
     async fn run(&self, name: &str, suites: &[String], variant: &str, more: &[String]) -> Result<Measured> {
-        let Runs { program, cluster, .. } = self;
         let output = self.folder.join(name);
+        let file = output.join(MEASURED);
+        let asked = [suites, &["--variant".to_owned(), variant.to_owned()], more].concat();
+        if self.resume
+            && let Ok(text) = std::fs::read(&file)
+        {
+            let before: Measured =
+                serde_json::from_slice(&text).with_context(|| format!("understand {file}"))?;
+            if before.asked == asked {
+                self.events.note(format!("{name}: measured before, at the commit {}", before.commit));
+                return Ok(before);
+            }
+        }
+        let measured = self.measure(name, &output, asked).await?;
+        // What there is stays when the rest is interrupted.
+        std::fs::write(&file, serde_json::to_string_pretty(&measured)?)
+            .with_context(|| format!("write {file}"))?;
+        Ok(measured)
+    }
+
+    async fn measure(&self, name: &str, output: &Utf8Path, asked: Vec<String>) -> Result<Measured> {
+        let Runs { program, cluster, .. } = self;
         let sh = Shell::new()?;
         sh.change_dir(&self.workspace.root);
-        let command = cmd!(
-            sh,
-            "{program} k8s-test {suites...} --variant {variant} --kind-cluster {cluster} --output {output} {more...}"
-        );
+        let arguments = &asked;
+        let command =
+            cmd!(sh, "{program} k8s-test {arguments...} --kind-cluster {cluster} --output {output}");
         let step = self.events.step(Phase::Suites, name.to_owned());
         let begun = Instant::now();
         // The cluster is to stay, on a CI system too.
@@ -101,6 +129,8 @@ impl Runs<'_> {
         what.sort();
         what.dedup();
         let measured = Measured {
+            commit: self.commit().await,
+            asked,
             what,
             seconds,
             cpu_seconds: report.cpu_seconds,
@@ -110,6 +140,14 @@ impl Runs<'_> {
         };
         step.done(format!("{} passed, {} failed", measured.passed, measured.failed));
         Ok(measured)
+    }
+
+    async fn commit(&self) -> String {
+        let Ok(sh) = Shell::new() else { return String::new() };
+        sh.change_dir(&self.workspace.root);
+        let command = cmd!(sh, "git describe --always --dirty --exclude *");
+        let answer = Run::new(command, GRACE).success().await;
+        answer.map(|answer| answer.stdout.trim().to_owned()).unwrap_or_default()
     }
 
     /// Brings what all runs need once, so that no run is measured with it.
@@ -134,14 +172,16 @@ fn read(path: &Utf8Path) -> Result<Report> {
     serde_json::from_str(&text).with_context(|| format!("understand the report {path}"))
 }
 
-fn runs<'a>(session: &'a Session, cluster: Option<&'a str>, name: &str) -> Result<Runs<'a>> {
+fn runs<'a>(session: &'a Session, cluster: Option<&'a str>, name: &str, resume: bool) -> Result<Runs<'a>> {
     let program = std::env::current_exe().context("find this program's own file")?;
     let folder = session.workspace.root.join("target/bench").join(name);
-    match std::fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove the earlier results {folder}"));
+    if !resume {
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove the earlier results {folder}"));
+            }
+            _ => {}
         }
-        _ => {}
     }
     std::fs::create_dir_all(&folder).with_context(|| format!("make the folder {folder}"))?;
     Ok(Runs {
@@ -149,13 +189,14 @@ fn runs<'a>(session: &'a Session, cluster: Option<&'a str>, name: &str) -> Resul
         workspace: &session.workspace,
         cluster: cluster.unwrap_or(DEFAULT_CLUSTER),
         folder,
+        resume,
         events: &session.events,
     })
 }
 
 pub(super) async fn run(args: &BenchSuites, env: &Env) -> Result<Exit> {
     let session = crate::commands::session(env, None)?;
-    let runs = runs(&session, args.kind_cluster.as_deref(), "suites")?;
+    let runs = runs(&session, args.kind_cluster.as_deref(), "suites", args.resume)?;
     let files = Files::load(&session.workspace, &args.suites)?;
     let mut single = Vec::new();
     for (folder, file) in &files.suites {
@@ -254,9 +295,10 @@ impl Results {
 
 pub(super) async fn run_steady(args: &BenchSteady, env: &Env) -> Result<Exit> {
     let session = crate::commands::session(env, None)?;
-    let runs = runs(&session, args.kind_cluster.as_deref(), "steady")?;
+    let runs = runs(&session, args.kind_cluster.as_deref(), "steady", args.resume)?;
     runs.prepare().await?;
-    let mut table = String::from("| run | order | seconds | passed, failed |\n|---|---|---|---|\n");
+    let mut table =
+        String::from("| run | commit | order | seconds | passed, failed |\n|---|---|---|---|---|\n");
     let (mut passed, mut failures) = (0, Vec::new());
     for run in 1..=args.runs {
         let seed = args.seed.wrapping_add(u64::from(run));
@@ -264,10 +306,9 @@ pub(super) async fn run_steady(args: &BenchSteady, env: &Env) -> Result<Exit> {
         let measured = runs.run(&format!("run-{run}"), &args.suites, ALL_VARIANTS, &order).await?;
         let _ = writeln!(
             table,
-            "| {run} | {seed} | {:.0} | {}, {} |",
-            measured.seconds, measured.passed, measured.failed
+            "| {run} | {} | {seed} | {:.0} | {}, {} |",
+            measured.commit, measured.seconds, measured.passed, measured.failed
         );
-        // What there is stays when the rest is interrupted.
         std::fs::write(runs.folder.join("steady.md"), &table)?;
         passed += measured.passed;
         failures.extend(measured.failures.iter().map(|test| format!("run {run}, --shuffle {seed}: {test}")));
@@ -292,7 +333,17 @@ mod tests {
 
     fn measured(what: &[&str], seconds: f64) -> Measured {
         let what = what.iter().map(|what| (*what).to_owned()).collect();
-        Measured { what, seconds, cpu_seconds: 1.5, passed: 3, failed: 0, failures: Vec::new() }
+        let (commit, asked) = ("c0ffee".to_owned(), Vec::new());
+        Measured {
+            commit,
+            asked,
+            what,
+            seconds,
+            cpu_seconds: 1.5,
+            passed: 3,
+            failed: 0,
+            failures: Vec::new(),
+        }
     }
 
     #[test]
