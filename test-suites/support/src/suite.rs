@@ -83,17 +83,40 @@ impl Suite {
         launch: Launch,
         body: impl AsyncFnOnce(&Run) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let run = self.dagster.launch(&launch).await?;
-        let outcome = AssertUnwindSafe(body(&run)).catch_unwind().await;
+        self.with_runs([launch], async |[run]| body(run).await).await
+    }
+
+    /// As [`Suite::with_run`], with several runs, which are launched in this order.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn with_runs<const N: usize>(
+        &self,
+        launches: [Launch; N],
+        body: impl AsyncFnOnce(&[Run; N]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut launched = Vec::new();
+        let all = async {
+            for launch in &launches {
+                launched.push(self.dagster.launch(launch).await?);
+            }
+            let runs: &[Run; N] = launched.as_slice().try_into()?;
+            body(runs).await
+        };
+        let outcome = AssertUnwindSafe(all).catch_unwind().await;
         if matches!(outcome, Ok(Ok(()))) {
             return Ok(());
         }
-        let diagnosis = Diagnosis::of(self, &run.run_id).await;
-        eprintln!("{diagnosis}");
-        if let Err(error) = diagnosis.keep(self.contract.artifacts()) {
-            eprintln!("could not keep what was found of run {}: {error:#}", run.run_id);
+        for run in &launched {
+            let diagnosis = Diagnosis::of(self, &run.run_id).await;
+            eprintln!("{diagnosis}");
+            if let Err(error) = diagnosis.keep(self.contract.artifacts()) {
+                eprintln!("could not keep what was found of run {}: {error:#}", run.run_id);
+            }
         }
-        self.end(&run.run_id).await;
+        for run in &launched {
+            self.end(&run.run_id).await;
+        }
         outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }
 

@@ -25,15 +25,22 @@ const DAEMON_LIMIT: Duration = Duration::from_secs(180);
 /// In seconds, longer than any test waits: such a run is ended by its test.
 const LONG: u32 = 600;
 
+/// How many runs the instance may have at once: `maxConcurrentRuns` of this suite's values.
+const AT_ONCE: usize = 3;
+
 /// A run of a job of this suite.
 fn launch(job: &str) -> Launch {
     Launch { repository: REPOSITORY.name.to_owned(), ..Launch::job(job) }
 }
 
+/// A run that takes so long.
+fn working(seconds: u32) -> Launch {
+    launch("queued_job").config(json!({"ops": {"work": {"config": {"seconds": seconds}}}}))
+}
+
 /// A run that takes so long; of those with the same value, one goes at a time.
 fn alone(value: &str, seconds: u32) -> Launch {
-    let config = json!({"ops": {"work": {"config": {"seconds": seconds}}}});
-    launch("queued_job").config(config).tag("alone", value)
+    working(seconds).tag("alone", value)
 }
 
 /// Waits until at least so many runs of a job have a worker in the cluster, and names those that have, oldest first.

@@ -4,7 +4,7 @@ use suite_support::dagster::Event;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
 
-use crate::{LONG, alone};
+use crate::{AT_ONCE, LONG, alone, working};
 
 /// The event of a run that is of this type; there is one.
 async fn event(suite: &Suite, run: &Run, kind: &str) -> anyhow::Result<Event> {
@@ -76,6 +76,30 @@ async fn of_the_runs_in_the_queue_the_one_of_higher_priority_goes_first() -> any
             let (high, low) =
                 (event(&suite, &high, "RUN_STARTING").await?, event(&suite, &low, "RUN_STARTING").await?);
             assert!(high.is_before(&low), "the lower priority went first");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_run_more_than_the_instance_may_have_at_once_waits() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    suite
+        .with_runs([(); AT_ONCE + 1].map(|()| working(LONG)), async |runs| {
+            let [going @ .., last] = runs;
+            for run in going {
+                started(&suite, run).await?;
+            }
+            // Runs of other tests count too, but these alone are as many as may be.
+            assert_eq!(suite.dagster.run(&last.run_id).await?.status, RunStatus::Queued);
+            end(&suite, &going[0]).await?;
+            started(&suite, last).await?;
+            let room = event(&suite, &going[0], "RUN_CANCELED").await?;
+            let taken = event(&suite, last, "RUN_STARTING").await?;
+            assert!(room.is_before(&taken), "taken from the queue while as many as may be went on");
+            for run in going[1..].iter().chain([last]) {
+                end(&suite, run).await?;
+            }
             Ok(())
         })
         .await
