@@ -354,4 +354,21 @@ mod tests {
         assert_eq!(copied, "replicas: 0\n");
         assert_eq!(std::fs::read_to_string(&values).unwrap(), "replicas: 1\n");
     }
+    #[test]
+    fn each_change_of_this_repository_can_be_made() {
+        let root = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let workspace = Workspace { root: root.to_owned() };
+        let scratch = tempfile::tempdir().unwrap();
+        let mut made = 0;
+        for folder in workspace.suites().read_dir_utf8().unwrap() {
+            let folder = folder.unwrap().into_path();
+            let Some(file) = SabotageFile::load(&folder).unwrap() else { continue };
+            for (index, sabotage) in file.sabotage.into_iter().enumerate() {
+                let scratch = Utf8Path::from_path(scratch.path()).unwrap();
+                break_suite(&workspace, &folder, index + 1, sabotage, scratch).unwrap();
+                made += 1;
+            }
+        }
+        assert!(made > 0, "no suite of test-suites/ has a sabotage.yaml");
+    }
 }
