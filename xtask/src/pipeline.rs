@@ -208,7 +208,7 @@ impl Session {
         let found = self.found();
         let helm = found.cluster.as_ref().map(|cluster| self.helm(cluster));
         let remover = Remover {
-            whose: Whose::Run(&policy.run),
+            whose: Whose::Runs(std::slice::from_ref(&policy.run)),
             kind: found.kind.as_ref(),
             helm: helm.as_ref(),
             client: found.cluster.as_ref().map(|cluster| &cluster.client),

@@ -25,8 +25,8 @@ const ATTEMPTS: usize = 5;
 /// Whose things are to go. What does not carry our label never goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose<'a> {
-    /// A run's.
-    Run(&'a str),
+    /// Of these runs.
+    Runs(&'a [String]),
     /// Of any run, while its expiry is in the past: one that was renewed meanwhile stays.
     Expired,
     /// Of any run.
@@ -39,7 +39,7 @@ impl Whose<'_> {
         let label = meta.labels.as_ref().and_then(|labels| labels.get(labels::RUN));
         let Some(by) = label else { return false };
         match self {
-            Whose::Run(run) => by == run,
+            Whose::Runs(runs) => runs.contains(by),
             Whose::Anyones => true,
             // One without a time was chosen because nothing else of its run is left.
             Whose::Expired => lease::is_over(meta, now),
@@ -160,7 +160,9 @@ async fn heir(
 ) -> Result<Option<String>> {
     let by = meta.labels.as_ref().and_then(|labels| labels.get(labels::RUN));
     let by = by.map(String::as_str).unwrap_or_default();
-    let users: Vec<&str> = labels::appliers(meta).filter(|run| *run != by).collect();
+    // Of runs that go together none inherits from another.
+    let goes = |run: &&str| matches!(whose, Whose::Runs(runs) if runs.iter().any(|going| going == run));
+    let users: Vec<&str> = labels::appliers(meta).filter(|run| *run != by && !goes(run)).collect();
     if users.is_empty() || whose == Whose::Anyones {
         return Ok(None);
     }
@@ -233,10 +235,11 @@ mod tests {
     fn what_another_run_has_taken_over_is_left_to_it() {
         let now = Timestamp::now();
         let of = |run: &str| meta(&format!("labels: {{k8s-test.local/run: {run}}}"));
-        assert!(Whose::Run("a").has(&of("a"), now));
-        assert!(!Whose::Run("a").has(&of("b"), now));
+        let a = ["a".to_owned()];
+        assert!(Whose::Runs(&a).has(&of("a"), now));
+        assert!(!Whose::Runs(&a).has(&of("b"), now));
         assert!(Whose::Anyones.has(&of("b"), now));
-        for whose in [Whose::Run("a"), Whose::Anyones, Whose::Expired] {
+        for whose in [Whose::Runs(&a), Whose::Anyones, Whose::Expired] {
             assert!(!whose.has(&ObjectMeta::default(), now));
         }
     }
@@ -255,14 +258,15 @@ mod tests {
         assert!(!Whose::Expired.has(&meta(new), now));
     }
 
-    /// What happens to an object that runs a and b have applied and a has made, when a goes and these runs live.
-    async fn fate_of_a_shared_one(alive: &[&str]) -> String {
+    /// What happens to an object that runs a and b have applied and a has made, when some go and these runs live.
+    async fn fate_of_a_shared_one(go: &[&str], alive: &[&str]) -> String {
         let (client, mut server) = fake_api::client();
         let resource = ApiResource::erase::<Secret>(&());
         let object = Object { resource, namespace: Some("theirs".to_owned()), name: "shared".to_owned() };
         let clock = Clock::default();
+        let go: Vec<String> = go.iter().map(|run| (*run).to_owned()).collect();
         let deleting =
-            tokio::spawn(async move { delete_object(&client, &object, Whose::Run("a"), &clock).await });
+            tokio::spawn(async move { delete_object(&client, &object, Whose::Runs(&go), &clock).await });
         let found = json!({"metadata": {
             "name": "shared", "uid": "u", "resourceVersion": "7", "labels": {labels::RUN: "a"},
             "managedFields": [{"manager": "k8s-test/a"}, {"manager": "kubectl"}, {"manager": "k8s-test/b"}],
@@ -298,9 +302,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_run_that_lives_has_applied_too_becomes_its_own() {
-        assert_eq!(fate_of_a_shared_one(&["b", "c"]).await, "PATCH \"b\"");
-        assert_eq!(fate_of_a_shared_one(&["c"]).await, "DELETE");
-        assert_eq!(fate_of_a_shared_one(&[]).await, "DELETE");
+        assert_eq!(fate_of_a_shared_one(&["a"], &["b", "c"]).await, "PATCH \"b\"");
+        assert_eq!(fate_of_a_shared_one(&["a"], &["c"]).await, "DELETE");
+        assert_eq!(fate_of_a_shared_one(&["a"], &[]).await, "DELETE");
+        assert_eq!(fate_of_a_shared_one(&["a", "b"], &["b", "c"]).await, "DELETE");
     }
 
     #[test]

@@ -167,7 +167,7 @@ async fn remove(args: &Clean, session: &Session, kind: &Kind, found: Found) -> R
     };
     let remover = Remover {
         whose: match &args.run {
-            Some(run) => Whose::Run(run),
+            Some(run) => Whose::Runs(std::slice::from_ref(run)),
             None if args.all => Whose::Anyones,
             None => Whose::Expired,
         },

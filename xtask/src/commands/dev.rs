@@ -18,7 +18,7 @@ use crate::pipeline::{self, Session};
 use crate::plan::Plan;
 use crate::reaper::Reaper;
 use crate::suites::compile;
-use crate::text;
+use crate::{fail, text};
 
 /// Files that a line names.
 const NAMED: usize = 3;
@@ -46,6 +46,7 @@ enum Happened {
     CaughtUp(Result<()>),
     Saved(Change),
     Typed(Key),
+    Lost(String),
 }
 
 /// Deploys, then answers saves and keys; gives how the last pass ended.
@@ -59,6 +60,7 @@ async fn iterate(session: &Session, request: &Request, failures: Failures, keys:
     let mut last = Exit::Passed;
     let mut idle = false;
     loop {
+        let lost = standing.lost();
         let work = async {
             if idle {
                 standing.prepare().await;
@@ -71,6 +73,8 @@ async fn iterate(session: &Session, request: &Request, failures: Failures, keys:
             end = work => Happened::CaughtUp(end),
             change = saves.next() => Happened::Saved(change),
             key = keys.next() => Happened::Typed(key),
+            // Whatever was under way fails by that.
+            lost = lost => Happened::Lost(lost),
         };
         // What was under way is gone; the programs that it had started must not work beside the next ones.
         tokio::task::spawn_blocking(crate::cmd::reap).await?;
@@ -80,6 +84,7 @@ async fn iterate(session: &Session, request: &Request, failures: Failures, keys:
                 idle = true;
                 session.events.note("waiting for a change; `r` runs the tests again, `q` quits");
             }
+            Happened::Lost(lost) => fail!(Exit::Environment, "{lost}"),
             Happened::Typed(Key::Quit) => return Ok(last),
             Happened::Typed(Key::Rerun) => {
                 standing.todo.join(Todo::of([Stage::Tests]));

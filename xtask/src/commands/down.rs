@@ -1,7 +1,5 @@
 //! `down`: removes what `up` and `dev` have deployed.
 
-use std::collections::BTreeSet;
-
 use anyhow::Result;
 use camino::Utf8Path;
 
@@ -52,11 +50,14 @@ async fn remove(
     for up in &chosen {
         println!("{}: {}", up.id(), up.namespaces.join(", "));
     }
-    let runs: BTreeSet<&str> = chosen.iter().map(|up| up.run.as_str()).collect();
-    let made = leftovers::find(|run, _| runs.contains(run), client, helm, clock.now()).await?.made;
+    let runs: Vec<String> = chosen.iter().map(|up| up.run.clone()).collect();
+    let made = leftovers::find(|run, _| runs.iter().any(|going| going == run), client, helm, clock.now())
+        .await?
+        .made;
     let kind = machine.kind_client();
     let remover = Remover {
-        whose: Whose::Anyones,
+        // What another run uses too becomes that run's.
+        whose: Whose::Runs(&runs),
         kind: Some(&kind),
         helm: Some(helm),
         client: Some(client),

@@ -14,10 +14,10 @@ use crate::exit::{Exit, Signal, message};
 use crate::local;
 use crate::local::keys::{Key, Keys};
 use crate::local::standing::{Failures, Standing};
-use crate::names;
 use crate::pipeline::{self, Ground, Session};
 use crate::plan::Plan;
 use crate::reaper::Reaper;
+use crate::{fail, names};
 
 /// How long giving a deployment its whole time again may take at the end.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -87,12 +87,14 @@ async fn hold(session: &Session, plan: Plan, failures: Failures, keys: &mut Keys
         session.events.note("`q` or Ctrl-C ends the forward; the deployment stays");
         anyhow::Ok(standing)
     };
-    let _standing = tokio::select! {
+    let standing = tokio::select! {
         standing = work => standing?,
         () = quit(keys) => return Ok(Exit::Passed),
     };
-    quit(keys).await;
-    Ok(Exit::Passed)
+    tokio::select! {
+        () = quit(keys) => Ok(Exit::Passed),
+        lost = standing.lost() => fail!(Exit::Environment, "{lost}"),
+    }
 }
 
 /// Waits for the key that quits.

@@ -61,13 +61,15 @@ impl Drop for Held {
 
 impl Held {
     /// Waits until something of the run is gone because its lease was over; what to say of it.
-    pub async fn lost(&self) -> String {
+    pub fn lost(&self) -> impl Future<Output = String> + use<> {
         let mut lost = self.lost.clone();
-        let why = lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-        match why {
-            Some(why) => why,
-            // Renewing has ended with the run, which ends us too.
-            None => std::future::pending().await,
+        async move {
+            let why = lost.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+            match why {
+                Some(why) => why,
+                // Renewing has ended with the run, which ends us too.
+                None => std::future::pending().await,
+            }
         }
     }
 }

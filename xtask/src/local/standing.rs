@@ -109,6 +109,11 @@ impl Standing {
         &self.ground.built
     }
 
+    /// Waits until something of it is gone because its lease was over; what to say of it.
+    pub fn lost(&self) -> impl Future<Output = String> + use<> {
+        self.ground.lease.lost()
+    }
+
     /// Its namespaces.
     #[must_use]
     pub fn namespaces(&self) -> &Namespaces {

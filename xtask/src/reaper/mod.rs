@@ -160,7 +160,7 @@ async fn reap(journal: &mut journal::Reader, entry: Entry, env: &Env) -> Result<
             None => Clock::default(),
         };
         let remover = Remover {
-            whose: Whose::Run(&policy.run),
+            whose: Whose::Runs(std::slice::from_ref(&policy.run)),
             kind: kind.as_ref(),
             helm: helm.as_ref(),
             client: client.as_ref(),
