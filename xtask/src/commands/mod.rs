@@ -18,6 +18,7 @@ mod bench;
 mod ci;
 mod clean;
 mod cluster;
+mod copied;
 mod corpus;
 mod dev;
 mod doctor;

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use ignore::WalkBuilder;
 use jiff::Timestamp;
 
+use super::copied::{FOLDERS, copy, copy_folders};
 use super::k8s_test::{self, Ended};
 use crate::cli::{ClusterArgs, K8sTest, Sabotage as Args};
 use crate::config::sabotage::{FILE, Sabotage, SabotageFile};
@@ -24,9 +24,6 @@ use crate::plan::{Files, Plan};
 use crate::report::Recorder;
 use crate::suites::Test;
 use crate::{fail, names};
-
-/// The folders that a change may be made in.
-pub(super) const COPIED: [&str; 3] = ["ci", "charts", "test-suites"];
 
 /// A change, in a copy of the files.
 struct Broken {
@@ -185,15 +182,13 @@ fn break_suite(
     };
     let name = format!("{suite}-{number}");
     let root = scratch.join(&name);
-    for part in COPIED {
-        copy(&workspace.root.join(part), &root.join(part))?;
-    }
+    copy_folders(&workspace.root, &root)?;
     let original = root.join(inside);
     let mut changed = Vec::new();
     for edit in &sabotage.edits {
         let path = clean(&original.join(&edit.file));
         let Ok(place) = path.strip_prefix(&root) else {
-            fail!(Exit::Usage, "{}: {} is outside of {}", folder.join(FILE), edit.file, COPIED.join("/, "));
+            fail!(Exit::Usage, "{}: {} is outside of {}", folder.join(FILE), edit.file, FOLDERS.join("/, "));
         };
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("read {place}, which {} wants to change", folder.join(FILE)))?;
@@ -211,21 +206,6 @@ fn break_suite(
 fn changed_images(images: &ImagesFile, changed: &[Utf8PathBuf]) -> Option<ImagesFile> {
     let mut sources = images.images.values().flat_map(|image| image.build.iter().chain(&image.recipe));
     sources.any(|source| changed.iter().any(|path| path.starts_with(source))).then(|| images.clone())
-}
-
-/// What git would not commit is not copied: results and caches.
-pub(super) fn copy(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
-    for entry in WalkBuilder::new(from).hidden(false).require_git(false).build() {
-        let entry = entry?;
-        let path = Utf8Path::from_path(entry.path()).context("a path that is not UTF-8")?;
-        let target = to.join(path.strip_prefix(from)?);
-        if path.is_dir() {
-            std::fs::create_dir_all(&target).with_context(|| format!("make {target}"))?;
-        } else {
-            std::fs::copy(path, &target).with_context(|| format!("copy {path} to {target}"))?;
-        }
-    }
-    Ok(())
 }
 
 /// Deploys changed suites and runs the tests that must notice; the exit code where a signal came.
@@ -336,7 +316,7 @@ mod tests {
         let root = Utf8Path::from_path(root.path()).unwrap();
         let workspace = Workspace { root: root.join("w") };
         let folder = workspace.suites().join("one");
-        for part in COPIED {
+        for part in FOLDERS {
             std::fs::create_dir_all(workspace.root.join(part)).unwrap();
         }
         std::fs::create_dir_all(&folder).unwrap();

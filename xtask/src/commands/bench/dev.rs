@@ -16,7 +16,7 @@ use kube::{Api, Client, ResourceExt};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::super::sabotage::{COPIED, copy};
+use super::super::copied::{FOLDERS, copy, copy_folders};
 use super::report::range;
 use super::{load_of_machine, processors};
 use crate::cleanup::Policy;
@@ -121,14 +121,12 @@ fn copy_of(here: &Workspace, args: &BenchDev) -> Result<Copy> {
     };
     let root = here.root.join("target/bench/dev");
     let _ = std::fs::remove_dir_all(&root);
-    for part in COPIED {
-        copy(&here.root.join(part), &root.join(part))?;
-    }
+    copy_folders(&here.root, &root)?;
     let suite = root.join(inside).with_file_name(format!("bench-{name}"));
     copy(folder, &suite)?;
     let file = root.join(&args.file);
     if !file.is_file() {
-        fail!(Exit::Usage, "there is no file {} in {}", args.file, COPIED.join("/, "));
+        fail!(Exit::Usage, "there is no file {} in {}", args.file, FOLDERS.join("/, "));
     }
     Ok(Copy { workspace: Workspace { root }, suite, file })
 }
