@@ -34,12 +34,17 @@ pub enum Whose<'a> {
 }
 
 impl Whose<'_> {
+    /// Whether a run is one of those that it names.
+    pub(crate) fn names(self, run: &str) -> bool {
+        matches!(self, Whose::Runs(runs) if runs.iter().any(|named| named == run))
+    }
+
     /// Whether an object is one of them.
     fn has(self, meta: &ObjectMeta, now: Timestamp) -> bool {
         let label = meta.labels.as_ref().and_then(|labels| labels.get(labels::RUN));
         let Some(by) = label else { return false };
         match self {
-            Whose::Runs(runs) => runs.contains(by),
+            Whose::Runs(_) => self.names(by),
             Whose::Anyones => true,
             // One without a time was chosen because nothing else of its run is left.
             Whose::Expired => lease::is_over(meta, now),
@@ -161,8 +166,7 @@ async fn heir(
     let by = meta.labels.as_ref().and_then(|labels| labels.get(labels::RUN));
     let by = by.map(String::as_str).unwrap_or_default();
     // Of runs that go together none inherits from another.
-    let goes = |run: &&str| matches!(whose, Whose::Runs(runs) if runs.iter().any(|going| going == run));
-    let users: Vec<&str> = labels::appliers(meta).filter(|run| *run != by && !goes(run)).collect();
+    let users: Vec<&str> = labels::appliers(meta).filter(|run| *run != by && !whose.names(run)).collect();
     if users.is_empty() || whose == Whose::Anyones {
         return Ok(None);
     }

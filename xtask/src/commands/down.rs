@@ -51,13 +51,12 @@ async fn remove(
         println!("{}: {}", up.id(), up.namespaces.join(", "));
     }
     let runs: Vec<String> = chosen.iter().map(|up| up.run.clone()).collect();
-    let made = leftovers::find(|run, _| runs.iter().any(|going| going == run), client, helm, clock.now())
-        .await?
-        .made;
+    // What another run uses too becomes that run's.
+    let whose = Whose::Runs(&runs);
+    let made = leftovers::find(|run, _| whose.names(run), client, helm, clock.now()).await?.made;
     let kind = machine.kind_client();
     let remover = Remover {
-        // What another run uses too becomes that run's.
-        whose: Whose::Runs(&runs),
+        whose,
         kind: Some(&kind),
         helm: Some(helm),
         client: Some(client),
