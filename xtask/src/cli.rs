@@ -81,7 +81,7 @@ pub struct K8sTest {
     /// Variants to run: names from suite.yaml, `all`, or `daily` for those not marked nightly; none means `default`, or a suite's first
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub variant: Vec<String>,
-    /// Tests that run at the same time; default: the number of processors
+    /// Tests that run at the same time; default: the number of processors, and more while the nodes' processors are idle
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Try a test that fails again, so often; one that passes late is reported as flaky
@@ -125,7 +125,7 @@ pub struct Sabotage {
     /// Which cluster to use
     #[command(flatten)]
     pub cluster: ClusterArgs,
-    /// Tests that run at the same time; default: the number of processors
+    /// Tests that run at the same time; default: the number of processors, and more while the nodes' processors are idle
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Use the machine as it is: install, start and download nothing

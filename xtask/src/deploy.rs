@@ -1,14 +1,15 @@
 //! One suite's deployment, part by part, and the tests against it; `k8s-test`, `up` and `dev` put the parts together.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use camino::Utf8PathBuf;
-use tokio::sync::Semaphore;
 
 use crate::cluster::Cluster;
 use crate::config::Suite;
 use crate::events::{Phase, TestResult};
 use crate::forward::{self, Forward};
-use crate::groups::{Turn, Turns};
+use crate::groups::{Places, Turn, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::Inventory;
 use crate::namespaces::{self, Marks, Namespaces};
@@ -194,7 +195,7 @@ impl<'a> Site<'a> {
         self,
         forwards: &[Forward],
         tests: &[&Test],
-        places: &Semaphore,
+        places: &Arc<Places>,
     ) -> Result<Vec<TestResult>> {
         let artifacts = self.folder().join("artifacts");
         std::fs::create_dir_all(&artifacts)?;

@@ -8,7 +8,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use futures::future::join_all;
 use kind_client::Kind;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use crate::cleanup::{self, Decision, Policy, Remover, Whose};
 use crate::cluster::{self, Cluster};
@@ -17,7 +17,7 @@ use crate::config::{Guard, ImagesFile, Tools, Workspace};
 use crate::env::Env;
 use crate::events::{Events, Phase, TestResult};
 use crate::exit::Exit;
-use crate::groups::{self, History, Refused, Turns};
+use crate::groups::{self, History, Places, Refused, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::{Delivered, Inventory, Looked, Push};
 use crate::images::early::Early;
@@ -237,9 +237,10 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
         groups.sort_by(|one, other| history.expect(other).total_cmp(&history.expect(one)));
     }
     // What goes into one namespace of somebody else's goes there in turn.
-    let places = if plan.existing_namespace.is_some() { 1 } else { plan.jobs };
-    let turns = Turns::new(&ground.cluster.client, groups.len(), places).await;
-    let tests = Semaphore::new(plan.jobs.max(1));
+    let in_turn = plan.existing_namespace.is_some();
+    let deployments = Places::new(if in_turn { 1 } else { plan.jobs });
+    let turns = Turns::new(&ground.cluster.client, groups.len(), deployments.clone()).await;
+    let tests = Places::new(plan.jobs);
     let scene = Scene { plan, ground: &ground, held: &held, turns: &turns, tests: &tests };
     let several = groups.len() > 1;
     let running = groups.iter().map(async |group| {
@@ -252,10 +253,17 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
             if several { error.context(format!("suite {}", group.id())) } else { error }
         })
     });
+    let widen = async {
+        if plan.jobs_grow && !in_turn {
+            groups::widen(&ground.cluster.nodes, &tests, &deployments).await;
+        }
+        std::future::pending().await
+    };
     let mut results = Vec::new();
     let mut failures = Vec::new();
     let ended = tokio::select! {
         ended = join_all(running) => ended,
+        never = widen => never,
         // What fails from now on fails by that.
         lost = ground.lease.lost() => fail!(Exit::Environment, "{lost}"),
     };

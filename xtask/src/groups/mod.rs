@@ -10,10 +10,14 @@ use crate::template;
 
 mod claims;
 mod history;
+mod places;
 mod turns;
+mod widen;
 
 pub use history::History;
+pub use places::{Place, Places};
 pub use turns::{Refused, Turn, Turns};
+pub use widen::widen;
 
 /// Suites that deploy the same and are tested against one deployment, each with its tests.
 #[derive(Debug)]

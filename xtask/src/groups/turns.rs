@@ -10,9 +10,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::ListParams;
 use kube::{Api, Client};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 
 use super::claims::{Claims, Resources};
+use super::{Place, Places};
 use crate::events::Events;
 use crate::exit::{Exit, coded};
 use crate::text;
@@ -20,7 +21,7 @@ use crate::text;
 /// The turns of a run's groups.
 pub struct Turns {
     /// Places for groups; one is left to a group until it is removed.
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
     free: Resources,
     state: Arc<State>,
 }
@@ -51,7 +52,7 @@ impl State {
 pub struct Turn {
     id: String,
     state: Arc<State>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Turn {
@@ -98,9 +99,9 @@ enum Obstacle {
 }
 
 impl Turns {
-    /// Turns for so many `groups`, at most `places` of them at a time, in what the cluster has free now; where that may not be
+    /// Turns for so many `groups`, as many of them at a time as there are `places`, in what the cluster has free now; where that may not be
     /// asked, the scheduler alone knows.
-    pub async fn new(client: &Client, groups: usize, places: usize) -> Turns {
+    pub async fn new(client: &Client, groups: usize, places: Arc<Places>) -> Turns {
         let free = match groups {
             0 | 1 => Resources::UNKNOWN,
             _ => free(client).await.unwrap_or_else(|error| {
@@ -109,16 +110,12 @@ impl Turns {
             }),
         };
         let state = State { waiting: groups.into(), ..State::default() };
-        Turns { places: Arc::new(Semaphore::new(places.max(1))), free, state: Arc::new(state) }
+        Turns { places, free, state: Arc::new(state) }
     }
 
     /// Waits for a place for the group of this id.
-    ///
-    /// # Errors
-    /// Never; a run that ends drops it.
-    pub async fn take(&self, id: &str) -> Result<Turn> {
-        let place = self.places.clone().acquire_owned().await?;
-        Ok(Turn { id: id.to_owned(), state: self.state.clone(), _place: place })
+    pub async fn take(&self, id: &str) -> Turn {
+        Turn { id: id.to_owned(), state: self.state.clone(), _place: self.places.take().await }
     }
 
     /// Waits until nothing stands in the way of what `manifests` deploy, which is into `namespaces`.
@@ -218,7 +215,7 @@ mod tests {
     fn turns(places: usize, memory: u64) -> Turns {
         let free = Resources { cpu: 4000, memory };
         let state = State { waiting: AtomicUsize::new(2), ..State::default() };
-        Turns { places: Arc::new(Semaphore::new(places)), free, state: Arc::new(state) }
+        Turns { places: Places::new(places), free, state: Arc::new(state) }
     }
 
     fn pod(memory: u64) -> String {
@@ -231,8 +228,8 @@ mod tests {
     async fn groups_that_share_nothing_are_deployed_at_once_up_to_the_places() {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
-        let one = turns.take("one").await.unwrap();
-        let two = turns.take("two").await.unwrap();
+        let one = turns.take("one").await;
+        let two = turns.take("two").await;
         turns.admit(&one, &[&pod(MIB)], &[], &events).await.unwrap();
         assert!(turns.is_awaited());
         turns.admit(&two, &[&pod(MIB)], &[], &events).await.unwrap();
@@ -246,8 +243,8 @@ mod tests {
     async fn one_of_two_that_need_the_same_waits_for_the_other() {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
-        let one = turns.take("one").await.unwrap();
-        let two = turns.take("two").await.unwrap();
+        let one = turns.take("one").await;
+        let two = turns.take("two").await;
         turns.admit(&one, &[ROLE], &[], &events).await.unwrap();
         assert!(turns.admit(&two, &[ROLE], &[], &events).now_or_never().is_none());
         let (admitted, ()) = tokio::join!(turns.admit(&two, &[ROLE], &[], &events), async { drop(one) });
@@ -258,8 +255,8 @@ mod tests {
     async fn one_that_finds_no_room_waits_for_those_that_will_go() {
         let turns = turns(2, 10 * MIB);
         let events = Events::new(Vec::new());
-        let one = turns.take("one").await.unwrap();
-        let two = turns.take("two").await.unwrap();
+        let one = turns.take("one").await;
+        let two = turns.take("two").await;
         turns.admit(&one, &[&pod(20 * MIB)], &[], &events).await.unwrap();
         assert!(turns.admit(&two, &[&pod(MIB)], &[], &events).now_or_never().is_none());
         one.leave_in_place(Exit::TestsFailed, "whose tests failed");
@@ -271,11 +268,11 @@ mod tests {
     async fn what_a_group_that_stays_holds_is_waited_for_by_nobody() {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
-        let one = turns.take("one").await.unwrap();
+        let one = turns.take("one").await;
         turns.admit(&one, &[ROLE], &[], &events).await.unwrap();
         one.leave_in_place(Exit::TestsFailed, "whose tests failed");
         drop(one);
-        let two = turns.take("two").await.unwrap();
+        let two = turns.take("two").await;
         let error = turns.admit(&two, &[ROLE], &[], &events).await.unwrap_err();
         assert!(error.is::<Refused>() && Exit::of(&error) == Exit::TestsFailed, "{error:?}");
         let error = crate::exit::message(&error);
@@ -286,8 +283,8 @@ mod tests {
     async fn one_that_fails_before_its_turn_is_not_awaited() {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
-        drop(turns.take("one").await.unwrap());
-        let two = turns.take("two").await.unwrap();
+        drop(turns.take("one").await);
+        let two = turns.take("two").await;
         turns.admit(&two, &[ROLE], &[], &events).await.unwrap();
         assert!(!turns.is_awaited());
     }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 
 use super::todo::{Stage, Todo};
 use super::{Up, find};
@@ -15,6 +14,7 @@ use crate::config::ImagesFile;
 use crate::deploy::Site;
 use crate::events::{Consumer, Event, Phase, TestResult};
 use crate::forward::Forward;
+use crate::groups::Places;
 use crate::images::deliver::Inventory;
 use crate::images::early::Early;
 use crate::images::{self, Built};
@@ -273,7 +273,7 @@ impl Standing {
                 continue;
             }
             let stage = session.events.stage(Phase::Suites, what);
-            let results = site.test(&self.forwards, &tests, &Semaphore::new(self.plan.jobs.max(1))).await?;
+            let results = site.test(&self.forwards, &tests, &Places::new(self.plan.jobs)).await?;
             let (failed, passed): (Vec<&TestResult>, Vec<&TestResult>) =
                 results.iter().partition(|result| result.outcome.is_failure());
             stage.done(format!("{} passed, {} failed", passed.len(), failed.len()));

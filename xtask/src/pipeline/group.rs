@@ -1,8 +1,9 @@
 //! One group: what its suites share is deployed, the tests of all of them run.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use futures::future::join_all;
-use tokio::sync::Semaphore;
 
 use super::{Ground, Session};
 use crate::cleanup::{Decision, Policy};
@@ -10,7 +11,7 @@ use crate::cli::Keep;
 use crate::deploy::{self, Site};
 use crate::events::TestResult;
 use crate::exit::Exit;
-use crate::groups::{Group, Turns};
+use crate::groups::{Group, Places, Turns};
 use crate::images::deliver::Inventory;
 use crate::namespaces::Namespaces;
 use crate::plan::Plan;
@@ -23,7 +24,7 @@ pub(super) struct Scene<'a> {
     pub(super) held: &'a Inventory,
     pub(super) turns: &'a Turns,
     /// Places for tests.
-    pub(super) tests: &'a Semaphore,
+    pub(super) tests: &'a Arc<Places>,
 }
 
 /// Deploys what the suites of a group share, runs the tests of all, and makes room for the next where all passed.
@@ -35,7 +36,7 @@ pub(super) async fn run_group(
 ) -> Result<Vec<TestResult>> {
     let Scene { plan, ground, held, turns, tests: places } = scene;
     let suite = group.first();
-    let turn = turns.take(&group.id()).await?;
+    let turn = turns.take(&group.id()).await;
     let others = group.0.iter().skip(1).map(|(suite, _)| suite.id()).collect::<Vec<_>>().join(", ");
     if !others.is_empty() {
         session.events.note(format!("{} deploys what {others} deploys too: once for all", suite.id()));
@@ -49,7 +50,7 @@ pub(super) async fn run_group(
         let tests = group.0.iter().map(async |(suite, tests)| {
             let site = Site { suite, ..site };
             // Who asks for one test at a time gets that.
-            let own = suite.jobs.filter(|_| plan.jobs > 1).map(|jobs| Semaphore::new(jobs.get().into()));
+            let own = suite.jobs.filter(|_| plan.jobs > 1).map(|jobs| Places::new(jobs.get().into()));
             site.test(&forwards, tests, own.as_ref().unwrap_or(places)).await
         });
         Ok(join_all(tests).await.into_iter().collect::<Result<Vec<_>>>()?.concat())

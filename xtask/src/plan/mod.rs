@@ -43,6 +43,8 @@ pub struct Plan {
     pub filters: Vec<String>,
     /// Tests that run at the same time.
     pub jobs: usize,
+    /// Whether more of them do while the nodes' processors are idle.
+    pub jobs_grow: bool,
     /// How often a test that failed is tried again.
     pub retries: u16,
     /// What the order of the tests is drawn from; absent means the suites' own order.
@@ -124,6 +126,7 @@ impl Plan {
             suites,
             filters: args.filters.clone(),
             jobs: args.jobs.map_or(cpus, usize::from),
+            jobs_grow: args.jobs.is_none(),
             retries: args.retries,
             shuffle: args.shuffle.map(|seed| seed.unwrap_or_else(|| fastrand::u64(..=u64::from(u32::MAX)))),
             existing_namespace: args.existing_helm_namespace.clone(),
@@ -191,7 +194,8 @@ impl Plan {
         if !self.filters.is_empty() {
             line("filter", &self.filters.join(" or "));
         }
-        line("jobs", &self.jobs.to_string());
+        let more = if self.jobs_grow { ", more while the nodes' processors are idle" } else { "" };
+        line("jobs", &format!("{}{more}", self.jobs));
         if self.retries > 0 {
             line("retries", &format!("{} of a test that fails", self.retries));
         }
@@ -339,7 +343,7 @@ mod tests {
             plan.cluster,
             ClusterPlan::Kind { name: "k8s-test".to_owned(), ephemeral: false, named: false }
         );
-        assert_eq!((plan.keep, plan.jobs), (Keep::Never, 4));
+        assert_eq!((plan.keep, plan.jobs, plan.jobs_grow), (Keep::Never, 4, true));
         assert_eq!(plan.images, ["a", "b"]);
         assert_eq!(plan.output, "/w/target/k8s-test/20261122-141530-3fcd70");
     }

@@ -1,19 +1,19 @@
 //! Runs a suite's tests against what was deployed for it: each test a process of its own, with a deadline.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use futures::future::join_all;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use xshell::{Shell, cmd};
 
 use crate::config::{Run, Suite};
 use crate::events::{Event, Events, Outcome, TestId, TestResult};
 use crate::exit::{Exit, ExitWith};
+use crate::groups::Places;
 use crate::{fail, text};
 
 pub mod compile;
@@ -27,7 +27,7 @@ pub use contract::{Given, environment};
 #[derive(Clone, Copy)]
 pub struct Runner<'a> {
     /// Places for tests that run at the same time, also of other suites.
-    pub places: &'a Semaphore,
+    pub places: &'a Arc<Places>,
     /// How often a test that failed is tried again.
     pub retries: u16,
     /// Where outputs go, a file for each test.
@@ -113,7 +113,7 @@ pub async fn run(
     // The suite's time is that of its own tests, not of others before them.
     let end = OnceLock::new();
     let running = tests.iter().map(|test| async {
-        let _place = runner.places.acquire().await;
+        let _place = runner.places.take().await;
         let end = *end.get_or_init(|| Instant::now() + suite.timeout);
         let result = attempts(runner, suite, test, environment, end).await;
         runner.events.emit(&Event::TestFinished(result.clone()));

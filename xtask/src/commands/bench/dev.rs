@@ -1,23 +1,19 @@
 //! `bench dev`: from saving a file of an image to the new pods' containers, by what `dev` does, in a copy of the files.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use futures::future::join_all;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
-use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use kind_client::Node;
+use kube::Client;
 use serde::Serialize;
-use tokio::time::Instant;
 
 use super::super::copied::{FOLDERS, copy, copy_folders};
 use super::report::range;
+use super::starts::{NewPods, Start};
 use super::{load_of_machine, processors};
 use crate::cleanup::Policy;
 use crate::cli::{BenchDev, K8sTest, Keep};
@@ -33,16 +29,15 @@ use crate::local::todo::Stage;
 use crate::pipeline::{self, Session};
 use crate::plan::{Files, Plan};
 use crate::reaper::Reaper;
-use crate::{fail, local, names, text, watch};
-
-/// How long a container may take to start after a save, on a slow machine.
-const STARTS: Duration = Duration::from_secs(300);
+use crate::{fail, local, names, text};
 
 /// One save.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Value {
     /// Until the first new pod's container had started.
     started: f64,
+    /// Until the API server showed one that had.
+    shown: f64,
     /// Until those of all new pods had.
     all_started: f64,
     /// Until all was ready and the forwards were proven.
@@ -143,14 +138,14 @@ async fn measure(
     let sources = sources(copied, &session.images, plan, suite)?;
     let mut saves = Saves::watch(sources)?;
     let (ground, ()) = pipeline::ground(session, plan, std::future::ready(Ok(()))).await?;
-    let client = ground.cluster.client.clone();
+    let (client, nodes) = (ground.cluster.client.clone(), ground.cluster.nodes.clone());
     let mut standing = Standing::settle(session, plan.clone(), ground, Failures::default()).await?;
     standing.catch_up().await?;
     let mut values = Vec::new();
     for run in 1..=runs {
         // As `dev` does while it waits.
         standing.prepare().await;
-        let (value, built) = one(&mut standing, &mut saves, &client, copied).await?;
+        let (value, built) = one(&mut standing, &mut saves, &client, &nodes, copied).await?;
         names.lock().unwrap_or_else(PoisonError::into_inner).extend(built);
         session.events.note(format!(
             "save {run}: the first container after {:.2} s, of which docker build {:.2} s",
@@ -175,22 +170,17 @@ async fn one(
     standing: &mut Standing,
     saves: &mut Saves,
     client: &Client,
+    nodes: &[Node],
     copied: &Copy,
 ) -> Result<(Value, Vec<String>)> {
-    let namespaces: BTreeSet<String> = standing.namespaces().by_role.values().cloned().collect();
-    let mut known = BTreeSet::new();
-    for namespace in &namespaces {
-        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let list = pods.list_metadata(&ListParams::default()).await?;
-        known.extend(list.items.iter().map(ResourceExt::name_any));
-    }
+    let namespaces = standing.namespaces().by_role.values().cloned();
+    let pods = NewPods::of(client, namespaces).await?;
     let text = std::fs::read_to_string(&copied.file)?;
     // A blank line more is another content in any language; one that no earlier benchmark has built.
     let secret = (0..8).flat_map(|_| names::suffix().into_bytes());
     let line: String = secret.map(|byte| if byte % 2 == 0 { ' ' } else { '\t' }).collect();
-    let times = Mutex::new(Vec::new());
     let save = async {
-        let start = Instant::now();
+        let start = Timestamp::now();
         std::fs::write(&copied.file, format!("{text}{line}\n"))
             .with_context(|| format!("write {}", copied.file))?;
         let mut change = saves.next().await;
@@ -198,12 +188,12 @@ async fn one(
         let images = change.todo.images.clone();
         standing.todo.join(change.todo);
         standing.catch_up().await?;
-        anyhow::Ok((start, start.elapsed(), images))
+        anyhow::Ok((start, Timestamp::now(), images))
     };
     // A rollout has ended when all is ready, so by then all that start have started.
     let (start, proven, images) = tokio::select! {
         saved = save => saved?,
-        failed = watch_starts(client, &namespaces, &known, &times) => return Err(failed),
+        failed = pods.watch() => return Err(failed),
     };
     let built = standing.built().values();
     let built: Vec<&Built> =
@@ -211,43 +201,18 @@ async fn one(
     let build = built.iter().map(|built| built.docker).sum::<Duration>();
     let names = built.iter().flat_map(|built| built.image.repo_tags.iter().chain([&built.reference]));
     let names = names.cloned().collect();
-    let times = times.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let since = |time: Option<&Instant>| time.map(|time| time.duration_since(start).as_secs_f64());
+    let starts = pods.starts(nodes, start).await?;
+    let since = |time: Timestamp| time.duration_since(start).as_secs_f64();
+    let all = |of: fn(&Start) -> Timestamp| starts.iter().map(of);
+    let none = "no container of a new pod was seen to start";
     let value = Value {
-        started: since(times.iter().min()).context("no container of a new pod was seen to start")?,
-        all_started: since(times.iter().max()).unwrap_or_default(),
-        proven: proven.as_secs_f64(),
+        started: since(all(|start| start.logged).min().context(none)?),
+        shown: since(all(|start| start.shown).min().context(none)?),
+        all_started: since(all(|start| start.logged).max().context(none)?),
+        proven: since(proven),
         build: build.as_secs_f64(),
     };
     Ok((value, names))
-}
-
-/// Notes when a container of each new pod is seen to run, until it is dropped; gives why it cannot go on.
-async fn watch_starts(
-    client: &Client,
-    namespaces: &BTreeSet<String>,
-    known: &BTreeSet<String>,
-    times: &Mutex<Vec<Instant>>,
-) -> anyhow::Error {
-    let runs = |pod: &Pod| {
-        let mut statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        statuses.any(|status| status.state.as_ref().is_some_and(|state| state.running.is_some()))
-    };
-    let watches = namespaces.iter().map(async |namespace| {
-        let mut seen = known.clone();
-        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let watching = watch::until(pods, watcher::Config::default(), STARTS, |pods| {
-            for pod in pods.values().filter(|pod| runs(pod)) {
-                if seen.insert(pod.name_any()) {
-                    times.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
-                }
-            }
-            None::<()>
-        });
-        let _ = watching.await;
-    });
-    join_all(watches).await;
-    anyhow!("the change was not deployed within {}", text::seconds(STARTS))
 }
 
 fn report(file: &Utf8Path, suite: &str, values: &[Value], load: f64) -> String {
@@ -266,10 +231,11 @@ fn report(file: &Utf8Path, suite: &str, values: &[Value], load: f64) -> String {
     );
     out.push_str("| from the save until | |\n|---|---|\n");
     type Column = fn(&Value) -> f64;
-    let rows: [(&str, Column); 5] = [
-        ("the first new container has started", |value| value.started),
+    let rows: [(&str, Column); 6] = [
+        ("the first new container has started, by containerd's log", |value| value.started),
         ("of that `docker build`", |value| value.build),
         ("of that ours", |value| value.ours()),
+        ("the API server shows it", |value| value.shown),
         ("all new containers have started", |value| value.all_started),
         ("all is ready and the forwards are proven", |value| value.proven),
     ];
@@ -285,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_ours_is_what_the_build_did_not_take() {
-        let value = |started| Value { started, all_started: 9.0, proven: 20.0, build: 1.5 };
+        let value = |started| Value { started, shown: 5.0, all_started: 9.0, proven: 20.0, build: 1.5 };
         let report = report("a.py".into(), "s/default", &[value(4.0), value(3.5), value(9.0)], 0.1);
         assert!(report.contains("| of that ours | 2.50 s (2.00 to 7.50) |"), "{report}");
         assert!(report.contains("3 saves"), "{report}");

@@ -32,6 +32,7 @@ mod peers;
 mod ready;
 mod registry;
 mod report;
+mod starts;
 mod suites;
 
 use field::Field;

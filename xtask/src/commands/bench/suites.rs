@@ -41,6 +41,8 @@ struct Measured {
     what: Vec<String>,
     /// From the program's start to its end.
     seconds: f64,
+    /// Of the tests, one after the other.
+    tests_seconds: f64,
     /// Of our own process.
     cpu_seconds: f64,
     passed: usize,
@@ -69,6 +71,7 @@ struct Test {
     variant: String,
     name: String,
     outcome: String,
+    seconds: f64,
 }
 
 /// Starts runs.
@@ -133,6 +136,7 @@ impl Runs<'_> {
             asked,
             what,
             seconds,
+            tests_seconds: report.tests.iter().map(|test| test.seconds).sum(),
             cpu_seconds: report.cpu_seconds,
             passed: report.verdict.passed,
             failed: report.verdict.failed,
@@ -257,30 +261,29 @@ impl Results {
     }
 
     fn table(&self) -> String {
-        let mut out =
-            String::from("| run | seconds | own processor time | passed, failed |\n|---|---|---|---|\n");
-        let mut row = |name: &str, seconds: f64, cpu: f64, passed: usize, failed: usize| {
-            let share = 100.0 * cpu / seconds.max(f64::MIN_POSITIVE);
-            let _ =
-                writeln!(out, "| {name} | {seconds:.0} | {cpu:.1} s, {share:.1} % | {passed}, {failed} |");
-        };
-        let sum = |of: fn(&Measured) -> f64| self.alone.iter().map(of).sum::<f64>();
-        let count = |of: fn(&Measured) -> usize| self.alone.iter().map(of).sum::<usize>();
-        for measured in &self.alone {
-            let Measured { seconds, cpu_seconds, passed, failed, .. } = measured;
-            row(&measured.what.join(" "), *seconds, *cpu_seconds, *passed, *failed);
-        }
-        let one_at_a_time = sum(|measured| measured.seconds);
-        row(
-            "**one at a time**",
-            one_at_a_time,
-            sum(|measured| measured.cpu_seconds),
-            count(|measured| measured.passed),
-            count(|measured| measured.failed),
+        let mut out = String::from(
+            "| run | seconds | its tests' | own processor time | passed, failed |\n|---|---|---|---|---|\n",
         );
-        let Measured { seconds, cpu_seconds, passed, failed, .. } = &self.together;
-        row("**all at once**", *seconds, *cpu_seconds, *passed, *failed);
-        let _ = writeln!(out, "\nAll at once is {:.2} times as fast.", one_at_a_time / seconds);
+        let mut row = |name: &str, runs: &[&Measured]| {
+            let sum = |of: fn(&Measured) -> f64| runs.iter().map(|run| of(run)).sum::<f64>();
+            let count = |of: fn(&Measured) -> usize| runs.iter().map(|run| of(run)).sum::<usize>();
+            let (seconds, cpu) = (sum(|run| run.seconds), sum(|run| run.cpu_seconds));
+            let _ = writeln!(
+                out,
+                "| {name} | {seconds:.0} | {:.0} | {cpu:.1} s, {:.1} % | {}, {} |",
+                sum(|run| run.tests_seconds),
+                100.0 * cpu / seconds.max(f64::MIN_POSITIVE),
+                count(|run| run.passed),
+                count(|run| run.failed),
+            );
+            seconds
+        };
+        for measured in &self.alone {
+            row(&measured.what.join(" "), &[measured]);
+        }
+        let one_at_a_time = row("**one at a time**", &Vec::from_iter(&self.alone));
+        let at_once = row("**all at once**", &[&self.together]);
+        let _ = writeln!(out, "\nAll at once is {:.2} times as fast.", one_at_a_time / at_once);
         if let Some(one) = self.growth.first() {
             let _ = writeln!(out, "\n| variants | seconds | of one |\n|---|---|---|");
             for measured in &self.growth {
@@ -339,6 +342,7 @@ mod tests {
             asked,
             what,
             seconds,
+            tests_seconds: 2.0 * seconds,
             cpu_seconds: 1.5,
             passed: 3,
             failed: 0,
@@ -354,12 +358,12 @@ mod tests {
             growth: vec![measured(&["a/default"], 50.0), measured(&["a/default", "a/subchart"], 75.0)],
         };
         expect_test::expect![[r#"
-            | run | seconds | own processor time | passed, failed |
-            |---|---|---|---|
-            | a/default | 90 | 1.5 s, 1.7 % | 3, 0 |
-            | a/subchart | 60 | 1.5 s, 2.5 % | 3, 0 |
-            | **one at a time** | 150 | 3.0 s, 2.0 % | 6, 0 |
-            | **all at once** | 100 | 1.5 s, 1.5 % | 3, 0 |
+            | run | seconds | its tests' | own processor time | passed, failed |
+            |---|---|---|---|---|
+            | a/default | 90 | 180 | 1.5 s, 1.7 % | 3, 0 |
+            | a/subchart | 60 | 120 | 1.5 s, 2.5 % | 3, 0 |
+            | **one at a time** | 150 | 300 | 3.0 s, 2.0 % | 6, 0 |
+            | **all at once** | 100 | 200 | 1.5 s, 1.5 % | 3, 0 |
 
             All at once is 1.50 times as fast.
 
