@@ -3,23 +3,33 @@
 //!
 //! What is applied is what helm applies right after it, under helm's own name, so its record is right and nothing rolls twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::future::select_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use serde_yaml::Value;
 
 use super::Texts;
 use super::manifest::{objects, text};
 use crate::helm::Install;
+use crate::watch;
+
+/// How long helm waits for a first container at most: it keeps a processor busy for as long, which the pods' starts have a use for.
+const HEAD_START: Duration = Duration::from_secs(2);
 
 /// Groups and kinds of version v1, in helm's order: what pods read, and what rolls its pods when its template changes.
 const KINDS: [(&str, &str); 4] =
     [("", "ConfigMap"), ("apps", "DaemonSet"), ("apps", "Deployment"), ("apps", "StatefulSet")];
 
-/// Applies the workloads and ConfigMaps that `rendered` changes of what was installed `before`, where it changes nothing else.
+/// Applies the workloads and ConfigMaps that `rendered` changes of what was installed `before`, where it changes nothing else,
+/// and returns when the first container of a new pod has started, or soon would have. `begin` is now, by the cluster's clock.
 ///
 /// # Errors
 /// The API refuses one: helm will say why.
@@ -29,7 +39,9 @@ pub(super) async fn apply(
     install: &Install<'_>,
     rendered: &str,
     before: &Texts,
+    begin: Timestamp,
 ) -> Result<usize> {
+    let mut rolled = BTreeSet::new();
     let changed = changed(&before.rendered, &before.installed, rendered)?.unwrap_or_default();
     for (group, kind, object) in &changed {
         let mut object: DynamicObject = serde_yaml::from_value(object.clone())?;
@@ -45,8 +57,33 @@ pub(super) async fn apply(
         api.patch(&name, &PatchParams::apply(manager), &Patch::Apply(&object))
             .await
             .with_context(|| format!("apply {kind} {name} ahead of helm"))?;
+        if !group.is_empty() {
+            rolled.insert(namespace);
+        }
+    }
+    if !rolled.is_empty() {
+        select_all(rolled.into_iter().map(|namespace| Box::pin(first_start(client, namespace, begin)))).await;
     }
     Ok(changed.len())
+}
+
+/// Waits until a container of a pod that was made since `begin` has started, and not for long.
+async fn first_start(client: &Client, namespace: String, begin: Timestamp) {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let started = |pod: &&Pod| {
+        // Kubernetes tells whole seconds.
+        let is_new = pod.creation_timestamp().is_some_and(|made| made.0.as_second() >= begin.as_second());
+        let status = pod.status.iter();
+        let containers =
+            status.flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
+        let mut states = containers.flatten().flatten().filter_map(|container| container.state.as_ref());
+        is_new && states.any(|state| state.waiting.is_none())
+    };
+    // That none has is not for helm to wait for.
+    let _ = watch::until(pods, watcher::Config::default(), HEAD_START, |pods| {
+        pods.values().find(started).map(drop)
+    })
+    .await;
 }
 
 /// An object of these: its group, its kind, itself.

@@ -171,7 +171,7 @@ async fn install_one(
     if let Some(before) = before {
         // The name by which helm's server-side apply goes: that of its program (its pkg/kube/client.go).
         let manager = installer.helm.program.file_name().unwrap_or("helm");
-        match ahead::apply(client, manager, &install, &one.manifest, &before.texts).await {
+        match ahead::apply(client, manager, &install, &one.manifest, &before.texts, begun).await {
             Ok(count) => tracing::debug!("{count} workloads were applied ahead of helm"),
             // Helm will find the same, and say it.
             Err(error) => tracing::debug!("{error:#}"),
