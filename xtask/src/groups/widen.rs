@@ -1,7 +1,6 @@
 //! More places while the nodes' processors are idle: tests wait for pods, timeouts and schedules more than they work, or less,
 //! which no number of places fits.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use kind_client::Node;
@@ -24,12 +23,12 @@ const DEPLOYMENT: u32 = 15;
 /// A deployment more is left alone where less of the memory is free.
 const MEMORY: f64 = 0.25;
 
-/// Where the processors and the memory of this machine are told, as by proc(5).
+/// Tells one start of a kernel from all others (random(4)).
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Adds places for tests and deployments while the processors of the nodes are idle, until it is dropped. Where the nodes are on
 /// another machine than this process, nothing is known of them, and nothing is done.
-pub async fn widen(nodes: &[Node], tests: &Arc<Places>, deployments: &Arc<Places>) {
+pub async fn widen(nodes: &[Node], tests: &Places, deployments: &Places) {
     if !are_here(nodes).await {
         return std::future::pending().await;
     }
