@@ -38,10 +38,9 @@ pub async fn widen(nodes: &[Node], tests: &Places, deployments: &Places) {
         let now = read("/proc/stat").as_deref().and_then(Ticks::parse);
         if let (Some(last), Some(now)) = (last, now) {
             pace.tick(now.busy_since(last));
-            let room = read("/proc/meminfo").as_deref().and_then(free).is_some_and(|free| free >= MEMORY);
             if tests.lacks() && pace.admits(TEST) {
                 tests.widen();
-            } else if deployments.lacks() && room && pace.admits(DEPLOYMENT) {
+            } else if deployments.lacks() && has_memory() && pace.admits(DEPLOYMENT) {
                 deployments.widen();
             }
             for places in [tests, deployments] {
@@ -57,6 +56,10 @@ pub async fn widen(nodes: &[Node], tests: &Places, deployments: &Places) {
 async fn are_here(nodes: &[Node]) -> bool {
     let (Some(node), Some(here)) = (nodes.first(), read(BOOT)) else { return false };
     node.exec(["cat", BOOT]).ensure_stdout().await.is_ok_and(|there| there.trim() == here.trim())
+}
+
+fn has_memory() -> bool {
+    read("/proc/meminfo").as_deref().and_then(free).is_some_and(|free| free >= MEMORY)
 }
 
 fn read(path: &str) -> Option<String> {

@@ -29,7 +29,7 @@ const KINDS: [(&str, &str); 4] =
     [("", "ConfigMap"), ("apps", "DaemonSet"), ("apps", "Deployment"), ("apps", "StatefulSet")];
 
 /// Applies the workloads and ConfigMaps that `rendered` changes of what was installed `before`, where it changes nothing else,
-/// and returns when the first container of a new pod has started, or soon would have. `begin` is now, by the cluster's clock.
+/// and gives the first container of a new pod a head start over helm. `begin` is now, by the cluster's clock.
 ///
 /// # Errors
 /// The API refuses one: helm will say why.
