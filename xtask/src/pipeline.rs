@@ -88,14 +88,18 @@ impl Session {
     /// # Errors
     /// As [`setup::ensure`].
     pub async fn machine(&self, setup: bool) -> Result<Machine> {
-        let mend = if setup { Mend::Yes } else { Mend::No };
-        let context = setup::Context { env: &self.env, tools: &self.tools, events: &self.events, mend };
-        let machine = setup::ensure(context).await?;
+        let machine = setup::ensure(self.setup(if setup { Mend::Yes } else { Mend::No })).await?;
         let kind = machine.kind_client();
         self.find(|found| found.kind = Some(kind));
         let tools = journal::Tools { kind: machine.kind.clone(), helm: machine.helm.clone() };
         self.ledger.note(|entry| entry.tools = Some(tools));
         Ok(machine)
+    }
+
+    /// What set-up needs to know.
+    #[must_use]
+    pub fn setup(&self, mend: Mend) -> setup::Context<'_> {
+        setup::Context { env: &self.env, tools: &self.tools, events: &self.events, mend }
     }
 
     /// What making images needs to know.

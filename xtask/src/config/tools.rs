@@ -18,6 +18,8 @@ pub struct Tools {
     pub kind: Tool,
     /// The Helm CLI.
     pub helm: Tool,
+    /// Helm 3, which benchmarks compare with.
+    pub helm_3: Tool,
     /// The image of the cluster's nodes.
     pub node_image: NodeImage,
     /// Debian packages that set-up may install.
@@ -36,9 +38,10 @@ pub struct Tool {
     pub minimum: Version,
     /// The first version that is no longer taken.
     pub below: Version,
-    /// Where releases are published.
-    pub release: ReleaseFile,
-    /// The package to `go install` where releases cannot be reached.
+    /// Where releases are published; absent where only `go install` is to be used.
+    #[serde(default)]
+    pub release: Option<ReleaseFile>,
+    /// The package to `go install` where a release cannot be reached.
     pub go: String,
 }
 
@@ -168,10 +171,11 @@ mod tests {
     fn the_pinned_tools_load_and_are_supported_themselves() {
         let ci = super::super::Workspace::here().ci();
         let tools = Tools::load(&ci.join("tools.yaml")).unwrap();
-        for tool in [&tools.kind, &tools.helm] {
+        for tool in [&tools.kind, &tools.helm, &tools.helm_3] {
             assert!(tool.supports(tool.version));
+            let Some(release) = &tool.release else { continue };
             for platform in ["linux-amd64", "linux-arm64", "darwin-amd64", "darwin-arm64"] {
-                let sum = &tool.release.sha256[platform];
+                let sum = &release.sha256[platform];
                 assert!(sum.len() == 64 && sum.chars().all(|c| c.is_ascii_hexdigit()), "{sum}");
             }
         }

@@ -99,6 +99,15 @@ pub async fn ensure(context: Context<'_>) -> Result<Machine> {
     Ok(Machine { kind: kind.program, helm: helm.program, helm_version: helm.version, docker })
 }
 
+/// Helm 3, for benchmarks that compare with it.
+///
+/// # Errors
+/// It cannot be had; exit 3.
+pub async fn helm_3(context: Context<'_>) -> Result<Utf8PathBuf> {
+    let helm = tool::ensure(context, "helm", &context.tools.helm_3).await.or_exit(Exit::Environment)?;
+    Ok(helm.program)
+}
+
 /// Looks at everything and changes nothing.
 pub async fn look(context: Context<'_>) -> Vec<Finding> {
     let (docker, kind, helm) = tokio::join!(

@@ -140,20 +140,21 @@ async fn download(name: &str, tool: &Tool, scratch: &Utf8Path) -> Result<Utf8Pat
         other => other,
     };
     let platform = format!("{os}-{arch}");
-    let Some(expected) = tool.release.sha256.get(&platform) else {
+    let release = tool.release.as_ref().context("ci/tools.yaml has no release of it")?;
+    let Some(expected) = release.sha256.get(&platform) else {
         bail!("no release for {platform} is known");
     };
     let fill = |text: &str| {
         text.replace("{version}", &tool.version.to_string()).replace("{os}", os).replace("{arch}", arch)
     };
-    let url = fill(&tool.release.url);
+    let url = fill(&release.url);
     let file = scratch.join("release");
     let sh = Shell::new()?;
     let command =
         cmd!(sh, "curl --fail --silent --show-error --location --connect-timeout 10 --output {file} {url}");
     Run::new(command, Duration::from_secs(600)).success().await?;
     check_sum(&file, expected, &url)?;
-    let program = match &tool.release.member {
+    let program = match &release.member {
         None => file,
         Some(member) => {
             let member = fill(member);

@@ -25,7 +25,8 @@ use crate::ready::asked::{Asked, Kind};
 use crate::ready::corpus;
 use crate::ready::tape::{self, Tape};
 use crate::release::{Installed, Texts};
-use crate::{names, ready};
+use crate::setup::Mend;
+use crate::{names, ready, setup};
 
 /// Cases of the corpus, and a word of the cause that a message should have.
 const WAIT: [(&str, &str); 2] = [("heals-plain", ""), ("heals-slow-start", "")];
@@ -37,22 +38,22 @@ const FAIL: [(&str, &str); 4] = [
 ];
 
 /// Who waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Peer {
     Ours,
-    HelmWait,
+    Helm4,
+    Helm3,
     KubectlWait,
     RolloutStatus,
 }
-
-const PEERS: [Peer; 4] = [Peer::Ours, Peer::HelmWait, Peer::KubectlWait, Peer::RolloutStatus];
 
 impl Peer {
     fn name(self) -> &'static str {
         match self {
             Peer::Ours => "ours",
-            Peer::HelmWait => "helm --wait",
+            Peer::Helm4 => "helm 4 --wait",
+            Peer::Helm3 => "helm 3 --wait",
             Peer::KubectlWait => "kubectl wait",
             Peer::RolloutStatus => "kubectl rollout status",
         }
@@ -72,6 +73,8 @@ struct Value {
 
 struct Bench<'a> {
     reached: &'a Reached,
+    /// The helms to compare with.
+    helms: BTreeMap<Peer, Utf8PathBuf>,
     image: &'a str,
     cases: Utf8PathBuf,
     folder: &'a Utf8Path,
@@ -83,9 +86,19 @@ pub(super) async fn run(args: &BenchReady, failing: bool, env: &Env) -> Result<E
     let machine = session.machine(true).await?;
     let cluster = args.kind_cluster.as_deref().unwrap_or(DEFAULT_CLUSTER);
     let (reached, image) = stage(&session, &machine, cluster).await?;
+    let mut helms = BTreeMap::from([(Peer::Helm3, setup::helm_3(session.setup(Mend::Yes)).await?)]);
+    if machine.helm_version.0 >= 4 {
+        helms.insert(Peer::Helm4, machine.helm.clone());
+    }
+    let peers: Vec<Peer> = [Peer::Ours]
+        .into_iter()
+        .chain(helms.keys().copied())
+        .chain([Peer::KubectlWait, Peer::RolloutStatus])
+        .collect();
     let scratch = tempfile::tempdir()?;
     let bench = Bench {
         reached: &reached,
+        helms,
         image: &image,
         cases: session.workspace.root.join("xtask/corpus"),
         folder: Utf8Path::from_path(scratch.path()).context("a folder with a name in UTF-8")?,
@@ -96,8 +109,8 @@ pub(super) async fn run(args: &BenchReady, failing: bool, env: &Env) -> Result<E
     for run in 0..args.runs {
         for &(case, word) in cases {
             // Each is first in turn: what the one before it leaves to the cluster is not always the same one's.
-            for at in 0..PEERS.len() {
-                let peer = PEERS[(at + usize::from(run)) % PEERS.len()];
+            for at in 0..peers.len() {
+                let peer = peers[(at + usize::from(run)) % peers.len()];
                 let step = session.events.step(Phase::Ready, format!("{case}: {}", peer.name()));
                 let value = bench.measure(case, word, peer, failing).await?;
                 let shown = if value.right { "" } else { ", NOT as it should" };
@@ -107,7 +120,7 @@ pub(super) async fn run(args: &BenchReady, failing: bool, env: &Env) -> Result<E
         }
     }
     let name = if failing { "fail" } else { "wait" };
-    let table = table(&values, cases, failing);
+    let table = table(&values, &peers, cases, failing);
     let folder = session.workspace.root.join("target/bench");
     std::fs::create_dir_all(&folder)?;
     std::fs::write(folder.join(format!("{name}.json")), serde_json::to_string_pretty(&values)?)?;
@@ -155,8 +168,8 @@ impl Bench<'_> {
         manifest: &str,
     ) -> Result<(bool, String)> {
         let helm = &self.reached.helm;
-        if peer == Peer::HelmWait {
-            let (program, seconds) = (&helm.program, self.timeout.as_secs().to_string());
+        if let Some(program) = self.helms.get(&peer) {
+            let seconds = self.timeout.as_secs().to_string();
             let sh = Shell::new()?;
             let command = cmd!(
                 sh,
@@ -216,10 +229,10 @@ impl Bench<'_> {
 }
 
 /// A row for each case: the medians, and what each is of ours.
-fn table(values: &[Value], cases: &[(&'static str, &str)], failing: bool) -> String {
+fn table(values: &[Value], peers: &[Peer], cases: &[(&'static str, &str)], failing: bool) -> String {
     let mut text = String::from("| case |");
-    let _ = PEERS.iter().try_for_each(|peer| write!(text, " {} |", peer.name()));
-    text.push_str("\n|---|---|---|---|---|\n");
+    let _ = peers.iter().try_for_each(|peer| write!(text, " {} |", peer.name()));
+    let _ = writeln!(text, "\n|---{}|", "|---".repeat(peers.len()));
     for (case, _) in cases {
         let of = |peer: Peer| values.iter().filter(move |value| value.case == *case && value.peer == peer);
         let middle = |peer| {
@@ -229,7 +242,7 @@ fn table(values: &[Value], cases: &[(&'static str, &str)], failing: bool) -> Str
         };
         let ours = middle(Peer::Ours);
         let _ = write!(text, "| {case} |");
-        for peer in PEERS {
+        for &peer in peers {
             let _ = write!(text, " {:.1} s", middle(peer));
             if peer != Peer::Ours && ours > 0.0 {
                 let _ = write!(text, " ({:.1} x)", middle(peer) / ours);
