@@ -43,19 +43,17 @@ impl<R: AsyncRead + Unpin, F: FnMut(u64) + Unpin> AsyncRead for Counted<R, F> {
     }
 }
 
-/// About how big an archive of these images is. Docker tells the size of a whole image only, so what two of them share is known
-/// where one has all layers of the other, and counted twice elsewhere.
+/// About how big an archive of these images is. Docker tells the size of a whole image only, so what two of them share is
+/// known where one has all layers of the other, as of an image that both are made from; it is counted twice elsewhere.
 pub(super) fn expected(images: &[&Image]) -> u64 {
     let mut seen = BTreeSet::new();
-    let is_within = |image: &Image, other: &Image| {
-        other.layers.len() > image.layers.len() && other.layers.starts_with(&image.layers)
+    let own = |image: &Image| {
+        let below = images.iter().filter(|other| {
+            other.layers.len() < image.layers.len() && image.layers.starts_with(&other.layers)
+        });
+        image.size.saturating_sub(below.map(|other| other.size).max().unwrap_or(0))
     };
-    images
-        .iter()
-        .filter(|image| seen.insert(&image.layers))
-        .filter(|image| !images.iter().any(|other| is_within(image, other)))
-        .map(|image| image.size)
-        .sum()
+    images.iter().filter(|image| seen.insert(&image.layers)).map(|image| own(image)).sum()
 }
 
 #[cfg(test)]
@@ -85,5 +83,7 @@ mod tests {
         let (base, app, twin, other) =
             (image(10, &["a"]), image(15, &["a", "b"]), image(15, &["a", "b"]), image(3, &["c"]));
         assert_eq!(expected(&[&base, &app, &twin, &other]), 18);
+        let (second, third) = (image(12, &["a", "d"]), image(17, &["a", "b", "e"]));
+        assert_eq!(expected(&[&third, &second, &app, &base, &other]), 10 + 5 + 2 + 2 + 3);
     }
 }
