@@ -124,6 +124,7 @@ impl Session {
             memory: Some(self.env.cache.join("pushed-layers.json")),
             invest,
             compressed: machine.docker.containerd_store(),
+            ..Push::default()
         }
     }
 

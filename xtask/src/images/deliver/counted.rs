@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::docker::Image;
 
 /// After how many bytes it is told again: often enough for an eye.
-const STEP: u64 = 1 << 20;
+pub(super) const STEP: u64 = 1 << 20;
 
 /// A stream that tells how many bytes have come.
 pub(super) struct Counted<R, F> {

@@ -23,6 +23,7 @@ mod layout;
 mod legacy;
 mod look;
 mod outlets;
+mod passed;
 mod prune;
 mod push;
 mod pushed;

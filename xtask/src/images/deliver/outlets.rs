@@ -55,6 +55,11 @@ impl Outlets {
         self.queues.iter().all(|queue| queue.sender.is_none())
     }
 
+    /// Whether any node of `who` still takes something.
+    pub(super) fn takes(&self, who: &[bool]) -> bool {
+        self.queues.iter().zip(who).any(|(queue, takes)| *takes && queue.sender.is_some())
+    }
+
     /// Whether a node takes nothing any more.
     pub(super) fn is_closed(&self, node: usize) -> bool {
         self.queues[node].sender.is_none()

@@ -1,6 +1,6 @@
 //! One transfer: from the local store to the nodes that lack something.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,7 +16,8 @@ use super::held::{Blob, Held};
 use super::layout;
 use super::legacy;
 use super::outlets::{Inlet, Outlets, STALL};
-use super::push::{self, Cost, Push};
+use super::passed::pass_on;
+use super::push::{self, Brought, Cost, Push};
 use super::{Method, Wanted, names};
 use crate::docker::{Image, architecture};
 use crate::events::{Events, Step};
@@ -85,9 +86,11 @@ impl<E: Engine> Transfer<'_, E> {
         let held: Vec<&Held> = takers.iter().map(|taker| taker.held).collect();
         let wanted: Vec<&Wanted> = self.places(takers).into_iter().map(|at| &self.wanted[at]).collect();
         if let Some(cost) = self.push.pays(&wanted, &held) {
-            if cost == Cost::Once {
-                self.step.progress("docker compresses layers that it has never pushed; this once");
-            }
+            self.step.progress(if cost.once {
+                "docker compresses layers that it has never pushed; this once"
+            } else {
+                "docker pushes what has changed"
+            });
             match self.send(takers, Method::Push, |outlets| self.push(takers, outlets, cost)).await {
                 Ok(transferred) => return Ok(transferred),
                 // The other way needs less.
@@ -161,24 +164,41 @@ impl<E: Engine> Transfer<'_, E> {
         cost: Cost,
     ) -> Result<Sent> {
         let held: Vec<&Held> = takers.iter().map(|taker| taker.held).collect();
-        let brought =
-            push::push(self.engine, &self.ids(takers), &held, arch(takers), self.push, cost).await?;
+        let ids = self.ids(takers);
+        let brought = push::push(self.engine, &ids, &held, arch(takers), self.push, cost).await?;
+        let Brought { images, blobs, exists, .. } = &brought;
         let tag = unique();
-        let send = async {
-            for (at, (plain, blob)) in brought.images.iter().flat_map(|image| &image.layers).enumerate() {
-                let lacks = |held: &&Held| held.layer(plain).or_else(|| held.blob(&blob.digest)).is_none();
-                let who: Vec<bool> = held.iter().map(lacks).collect();
-                if who.contains(&true) {
-                    let bytes = brought.blobs.get(&blob.digest).cloned();
-                    let bytes = bytes.with_context(|| {
-                        format!("the layer {} is too big to be kept in memory", blob.digest)
-                    })?;
-                    outlets.file(&who, &format!("blobs/{tag}-{at}"), bytes).await?;
-                }
+        let mut seen = BTreeSet::new();
+        let layers = images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, layer)));
+        for (at, (image, (plain, blob))) in layers.enumerate() {
+            let lacks = |held: &&Held| held.layer(plain).or_else(|| held.blob(&blob.digest)).is_none();
+            let who: Vec<bool> = held.iter().map(lacks).collect();
+            // Images share layers.
+            if !who.contains(&true) || !seen.insert(&blob.digest) {
+                continue;
             }
-            self.complete(takers, &mut outlets, &brought.images, &tag).await
-        };
-        send.await
+            let file = format!("blobs/{tag}-{at}");
+            if let Some(bytes) = blobs.get(&blob.digest).cloned() {
+                outlets.file(&who, &file, bytes).await?;
+                continue;
+            }
+            if cost.twice == 0 {
+                bail!("the layer {} is too big to be kept in memory", blob.digest);
+            }
+            if !outlets.takes(&who) {
+                continue;
+            }
+            let id = ids.iter().find(|id| image.is(id));
+            let id =
+                id.with_context(|| format!("nobody asked for the image with the layer {}", blob.digest))?;
+            self.step.progress(format!("docker push sends a layer of {}", text::bytes(blob.bytes)));
+            outlets.begin(&who, &file, blob.bytes).await?;
+            let tell = |bytes| self.step.bytes(bytes, blob.bytes);
+            pass_on(self.engine, id, blob, exists, &mut outlets, &who, tell).await?;
+            outlets.pad(&who, blob.bytes).await;
+        }
+        self.step.progress("the nodes unpack");
+        self.complete(takers, &mut outlets, images, &tag).await
     }
 
     /// Streams the archive of all that any taker lacks; the outlets end with it.

@@ -36,7 +36,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +64,7 @@ pub struct Received {
     pub manifests: BTreeMap<String, Manifest>,
     /// The blobs that were kept, by digest (`sha256:…`).
     pub blobs: BTreeMap<String, Bytes>,
-    /// Blobs that were too big to keep: read to their end, verified and dropped. From the digest to the length.
+    /// Blobs that were not kept: read to their end, verified, and dropped or passed on. From the digest to the length.
     pub dropped: BTreeMap<String, u64>,
     /// Bytes received in all.
     pub bytes: u64,
@@ -90,6 +90,22 @@ pub struct Limits {
     pub total: usize,
 }
 
+impl Default for Limits {
+    /// Most changes of an image are smaller, and what is bigger is not to fill memory.
+    fn default() -> Limits {
+        Limits { blob: 16 << 20, total: 32 << 20 }
+    }
+}
+
+/// What becomes of the blobs that come.
+#[derive(Debug)]
+pub enum Take {
+    /// They are kept in memory; what is too big is dropped.
+    Keep(Limits),
+    /// One is passed on while it comes, and comes no faster than it is taken; no other is let in.
+    Pass(mpsc::Sender<Bytes>),
+}
+
 /// The length of the blob of this digest where every node that needs it holds it, else nothing.
 ///
 /// It has to be the true one: Docker writes it into the manifest.
@@ -113,7 +129,7 @@ impl Endpoint {
     pub async fn listen(
         preferred: Option<u16>,
         repositories: BTreeSet<String>,
-        limits: Limits,
+        take: Take,
         has: Arc<Has>,
     ) -> Result<Endpoint> {
         let listener = match preferred {
@@ -127,7 +143,7 @@ impl Endpoint {
             None => any_port().await?,
         };
         let port = listener.local_addr().context("ask for the port that was got")?.port();
-        let store = Arc::new(Store::new(repositories, limits, has));
+        let store = Arc::new(Store::new(repositories, take, has));
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         serving.spawn(accept(listener, store.clone(), stop.clone()));

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hyper::body::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::uploads::Upload;
-use super::{Has, Limits, Manifest, Received};
+use super::{Has, Limits, Manifest, Received, Take};
 
 /// Uploads under way at the same time; Docker has five.
 const UPLOADS: usize = 16;
@@ -26,6 +26,8 @@ pub(super) struct Store {
     slots: Arc<Semaphore>,
     /// A permit for each byte that may be kept.
     room: Arc<Semaphore>,
+    /// Whether the one blob that is let in is passed on.
+    passes: bool,
     dropped: watch::Sender<u64>,
     bytes: AtomicU64,
     held: Mutex<Held>,
@@ -38,19 +40,26 @@ struct Held {
     dropped: BTreeMap<String, u64>,
     /// Uploads between two requests; one that is being received belongs to its request, and goes with it.
     uploads: BTreeMap<String, Upload>,
+    /// Where the blob goes that is passed on, until its upload begins.
+    pass: Option<mpsc::Sender<Bytes>>,
 }
 
 impl Store {
-    pub(super) fn new(repositories: BTreeSet<String>, limits: Limits, has: Arc<Has>) -> Store {
+    pub(super) fn new(repositories: BTreeSet<String>, take: Take, has: Arc<Has>) -> Store {
+        let (limits, pass) = match take {
+            Take::Keep(limits) => (limits, None),
+            Take::Pass(to) => (Limits { blob: 0, total: 0 }, Some(to)),
+        };
         Store {
             repositories,
             has,
             blob_max: limits.blob,
             slots: Arc::new(Semaphore::new(UPLOADS)),
             room: Arc::new(Semaphore::new(limits.total.min(Semaphore::MAX_PERMITS))),
+            passes: pass.is_some(),
             dropped: watch::Sender::new(0),
             bytes: AtomicU64::new(0),
-            held: Mutex::default(),
+            held: Mutex::new(Held { pass, ..Held::default() }),
         }
     }
 
@@ -76,6 +85,11 @@ impl Store {
     pub(super) fn slot(&self) -> Option<OwnedSemaphorePermit> {
         self.held().uploads.retain(|_, upload| !upload.is_stale());
         self.slots.clone().try_acquire_owned().ok()
+    }
+
+    /// Whether blobs are passed on; the first one that asks is told where to.
+    pub(super) fn pass(&self) -> Option<Option<mpsc::Sender<Bytes>>> {
+        self.passes.then(|| self.held().pass.take())
     }
 
     /// Room for `more` bytes of a blob that has `length`, if there is any.

@@ -1,10 +1,10 @@
-//! Uploads: a blob taken in pieces, verified while it comes, kept or dropped.
+//! Uploads: a blob taken in pieces, verified while it comes, kept, passed on or dropped.
 
 use http::StatusCode;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use sha2::{Digest, Sha256};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::IDLE;
@@ -19,27 +19,38 @@ pub(super) struct Upload {
     pub(super) repository: String,
     pub(super) length: u64,
     hash: Sha256,
-    /// What came so far with the room it takes; nothing once it is too much.
-    kept: Option<(Vec<u8>, OwnedSemaphorePermit)>,
+    fate: Fate,
     touched: Instant,
     _slot: OwnedSemaphorePermit,
+}
+
+/// What becomes of what comes.
+enum Fate {
+    /// It is kept, with the room it takes.
+    Kept(Vec<u8>, OwnedSemaphorePermit),
+    Passed(mpsc::Sender<Bytes>),
+    /// It was too much.
+    Dropped,
 }
 
 impl Upload {
     /// Begins one.
     pub(super) fn begin(store: &Store, repository: &str) -> Result<Upload, Refusal> {
-        let too_many = || {
-            let status = StatusCode::TOO_MANY_REQUESTS;
-            Refusal::new(status, "TOOMANYREQUESTS", "too many uploads are under way; try again later")
+        // By this code Docker's classic store does not try again.
+        let too_many = |why: &str| Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", why);
+        let slot = store.slot().ok_or_else(|| too_many("too many uploads are under way; try again later"))?;
+        let fate = match store.pass() {
+            Some(Some(to)) => Fate::Passed(to),
+            Some(None) => return Err(too_many("one blob is awaited here, and it has come")),
+            None => store.room(0, 0).map_or(Fate::Dropped, |room| Fate::Kept(Vec::new(), room)),
         };
-        let slot = store.slot().ok_or_else(too_many)?;
         Ok(Upload {
             // Not to be guessed; there is no other use of it.
             id: [names::suffix(), names::suffix(), names::suffix()].concat(),
             repository: repository.to_owned(),
             length: 0,
             hash: Sha256::new(),
-            kept: store.room(0, 0).map(|room| (Vec::new(), room)),
+            fate,
             touched: Instant::now(),
             _slot: slot,
         })
@@ -60,31 +71,35 @@ impl Upload {
             let Some(frame) = frame else { break };
             let frame = frame
                 .map_err(|error| refusal(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")))?;
-            if let Some(data) = frame.data_ref() {
-                self.take(store, data);
+            if let Ok(data) = frame.into_data() {
+                self.take(store, data).await?;
             }
         }
         self.touched = Instant::now();
         Ok(())
     }
 
-    fn take(&mut self, store: &Store, data: &[u8]) {
+    async fn take(&mut self, store: &Store, data: Bytes) -> Result<(), Refusal> {
         store.count(data.len());
-        self.hash.update(data);
+        self.hash.update(&data);
         self.length += data.len() as u64;
-        match &mut self.kept {
-            Some((bytes, room)) => match store.room(bytes.len(), data.len()) {
+        match &mut self.fate {
+            Fate::Kept(bytes, room) => match store.room(bytes.len(), data.len()) {
                 Some(more) => {
-                    bytes.extend_from_slice(data);
+                    bytes.extend_from_slice(&data);
                     room.merge(more);
                 }
                 None => {
-                    self.kept = None;
+                    self.fate = Fate::Dropped;
                     store.count_dropped(self.length);
                 }
             },
-            None => store.count_dropped(data.len() as u64),
+            Fate::Passed(to) => to.send(data).await.map_err(|_| {
+                Refusal::new(StatusCode::GONE, "BLOB_UPLOAD_INVALID", "nobody takes the blob any more")
+            })?,
+            Fate::Dropped => store.count_dropped(data.len() as u64),
         }
+        Ok(())
     }
 
     /// Ends it: it becomes the blob `digest`, or nothing where that is not its digest.
@@ -96,9 +111,9 @@ impl Upload {
                 self.length
             )));
         }
-        match self.kept {
-            Some((bytes, room)) => store.put_blob(digest, bytes.into(), room),
-            None => store.put_dropped(digest, self.length),
+        match self.fate {
+            Fate::Kept(bytes, room) => store.put_blob(digest, bytes.into(), room),
+            Fate::Passed(_) | Fate::Dropped => store.put_dropped(digest, self.length),
         }
         Ok(())
     }

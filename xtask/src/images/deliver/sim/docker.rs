@@ -1,11 +1,12 @@
 //! A local store that gives archives of every layout, whole or not.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, DuplexStream};
 
 use super::super::engine::{Engine, Save};
+use super::super::held::Blob;
 use super::super::layout::{self, digest};
 use super::super::legacy;
 use super::Rng;
@@ -41,6 +42,20 @@ pub(super) enum Fault {
     Silent,
 }
 
+/// What goes wrong when an image is pushed for the second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PushFault {
+    None,
+    /// Its second layer is a longer one, another of the same length, or a shorter one.
+    Longer,
+    Another,
+    Shorter,
+    /// It fails.
+    Fails,
+    /// It looks well, and nothing was sent.
+    Nothing,
+}
+
 /// An image as it was built.
 #[derive(Clone, Debug)]
 pub(super) struct Truth {
@@ -66,12 +81,18 @@ pub(super) fn compressed(layer: &Bytes) -> Bytes {
     [b"\x1f\x8b", layer.as_ref()].concat().into()
 }
 
+fn blob_of(bytes: &Bytes) -> Blob {
+    Blob { digest: digest(bytes), bytes: bytes.len() as u64 }
+}
+
 pub(super) struct FakeDocker {
     pub(super) layout: Layout,
     pub(super) images: Vec<Truth>,
     /// For the first archive and for later ones.
     pub(super) faults: [Fault; 2],
     pub(super) saves: std::cell::Cell<usize>,
+    pub(super) pushes: std::cell::Cell<usize>,
+    pub(super) push_fault: PushFault,
     pub(super) seed: u64,
 }
 
@@ -248,8 +269,50 @@ impl Engine for FakeDocker {
         Ok(FakeSave { stream: Some(output), status, feed })
     }
 
-    async fn push(&self, _: &str, _: &str) -> Result<()> {
-        bail!("the simulation pushes nothing")
+    async fn push(&self, id: &str, to: &str) -> Result<()> {
+        let mut truth = self.images.iter().find(|truth| self.id_of(truth) == id).context("no image")?.clone();
+        self.pushes.set(self.pushes.get() + 1);
+        let fault = if self.pushes.get() > 1 { self.push_fault } else { PushFault::None };
+        match fault {
+            PushFault::None => {}
+            PushFault::Fails => bail!("connection refused"),
+            PushFault::Nothing => return Ok(()),
+            PushFault::Longer => truth.layers[1] = [&truth.layers[1][..], b"more"].concat().into(),
+            PushFault::Another => truth.layers[1] = [&truth.layers[1][1..], b"\xff"].concat().into(),
+            PushFault::Shorter => truth.layers[1] = truth.layers[1].slice(1..),
+        }
+        let (host, name) = to.split_once('/').context("no host")?;
+        let (repository, tag) = name.rsplit_once(':').context("no tag")?;
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let at = |path: &str| format!("http://{host}/v2/{repository}/{path}");
+        let layers: Vec<Bytes> = truth.layers.iter().map(compressed).collect();
+        // What BuildKit says of a build goes with the image, as one more platform of it.
+        let (said, of_said) = (Bytes::from_static(b"[]"), Bytes::from_static(b"{\"of\": \"what is said\"}"));
+        let blobs = [truth.config.clone(), said.clone(), of_said.clone()];
+        for blob in layers.iter().cloned().chain(blobs) {
+            let digest = digest(&blob);
+            if http.head(at(&format!("blobs/{digest}"))).send().await?.status().is_success() {
+                continue;
+            }
+            let begun = http.post(at("blobs/uploads/")).send().await?.error_for_status()?;
+            let location = begun.headers()["location"].to_str()?.to_owned();
+            let upload = format!("http://{host}{location}");
+            http.patch(&upload).body(blob).send().await?.error_for_status()?;
+            http.put(format!("{upload}?digest={digest}")).send().await?.error_for_status()?;
+        }
+        let manifest = layout::manifest(&truth.config, &layers.iter().map(blob_of).collect::<Vec<_>>());
+        let attestation = layout::manifest(&of_said, &[blob_of(&said)]);
+        let child = |manifest: &Bytes, arch: &str, os: &str| json!({"mediaType": "m", "digest": digest(manifest), "size": manifest.len(), "platform": {"architecture": arch, "os": os}});
+        let children = [child(&manifest, "amd64", "linux"), child(&attestation, "unknown", "unknown")];
+        let index = Bytes::from(json!({"schemaVersion": 2, "manifests": children}).to_string());
+        let documents =
+            [(digest(&manifest), manifest), (digest(&attestation), attestation), (tag.to_owned(), index)];
+        for (reference, document) in documents {
+            let put = http.put(at(&format!("manifests/{reference}"))).header("content-type", "m");
+            let answer = put.body(document).send().await?;
+            ensure!(answer.status().is_success(), "the manifest: {}", answer.text().await?);
+        }
+        Ok(())
     }
 
     fn forget(&self, _: &[String]) {}

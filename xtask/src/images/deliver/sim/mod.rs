@@ -16,8 +16,9 @@ use crate::events::Events;
 
 mod docker;
 mod node;
+mod pushes;
 
-use docker::{FakeDocker, Layout, Truth};
+use docker::{FakeDocker, Layout, PushFault, Truth};
 use node::{FakeNode, State};
 
 /// Deliveries of both tests together, and of the quick one.
@@ -82,7 +83,15 @@ impl World {
             .collect();
         let layout = [Layout::Folders, Layout::Tars, Layout::Oci, Layout::Containerd][rng.below(4)];
         let docker_faults = [docker_fault(&mut rng), docker_fault(&mut rng)];
-        let docker = FakeDocker { layout, images, faults: docker_faults, saves: Cell::new(0), seed };
+        let docker = FakeDocker {
+            layout,
+            images,
+            faults: docker_faults,
+            saves: Cell::new(0),
+            pushes: Cell::new(0),
+            push_fault: PushFault::None,
+            seed,
+        };
         let mut truths: Vec<usize> = (0..docker.images.len()).collect();
         if rng.one_in(3) {
             // An image with two names.

@@ -40,8 +40,9 @@ async fn push(
         }
     });
     let limits = Limits { blob: 64 << 20, total: 256 << 20 };
-    let endpoint =
-        Endpoint::listen(port, BTreeSet::from([repository.to_owned()]), limits, has).await.unwrap();
+    let endpoint = Endpoint::listen(port, BTreeSet::from([repository.to_owned()]), Take::Keep(limits), has)
+        .await
+        .unwrap();
     let reference = format!("127.0.0.1:{}/{repository}:1", endpoint.port());
     Docker.tag(image, &reference).await.unwrap();
     let start = std::time::Instant::now();

@@ -21,6 +21,80 @@ async fn a_blob_that_is_too_big_is_verified_counted_and_dropped() {
 }
 
 #[tokio::test]
+async fn one_blob_is_passed_on_and_no_other_is_let_in() {
+    let (sender, mut pieces) = mpsc::channel(1);
+    let world = World::taking(Take::Pass(sender), &[]).await;
+    let blob: Vec<u8> = (0..50_000).map(|i: u32| i as u8).collect();
+    let digest = digest_of(&blob);
+    let pass = async {
+        let mut passed = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            passed.extend_from_slice(&piece);
+        }
+        passed
+    };
+    let both = async { tokio::join!(world.upload(&blob, &digest), pass) };
+    let (answer, passed) = tokio::time::timeout(Duration::from_secs(20), both).await.expect("it hangs");
+    assert_eq!(answer.status(), 201);
+    assert!(passed == blob);
+    let answer = world.ask(Method::POST, "blobs/uploads/").await;
+    assert_eq!(code(answer).await, (429, "TOOMANYREQUESTS".to_owned()));
+    let received = world.endpoint.finish().await;
+    assert_eq!(received.dropped, BTreeMap::from([(digest, 50_000)]));
+    assert!(received.blobs.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_passed_on_comes_no_faster_than_it_is_taken() {
+    let (sender, mut pieces) = mpsc::channel(1);
+    let world = World::taking(Take::Pass(sender), &[]).await;
+    let location = world.begin().await;
+    let mut connection = TcpStream::connect(("127.0.0.1", world.endpoint.port())).await.unwrap();
+    let head = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", 1 << 30);
+    connection.write_all(head.as_bytes()).await.unwrap();
+    let mebibyte = vec![7; 1 << 20];
+    let mut written = 0;
+    while tokio::time::timeout(Duration::from_millis(500), connection.write_all(&mebibyte)).await.is_ok() {
+        written += 1;
+        assert!(written < 64, "{written} MiB were taken while nobody took them");
+    }
+    assert!(pieces.recv().await.is_some());
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_is_not_passed_on_once_more() {
+    let (sender, mut pieces) = mpsc::channel(8);
+    let world = World::taking(Take::Pass(sender), &[]).await;
+    let location = world.begin().await;
+    let again = world.ask(Method::POST, "blobs/uploads/").await;
+    assert_eq!(code(again).await, (429, "TOOMANYREQUESTS".to_owned()), "while it is under way");
+    let head = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n");
+    let mut bytes = head.into_bytes();
+    bytes.extend([1; 100]);
+    world.raw(&bytes).await;
+    let count = async {
+        let mut count = 0;
+        while let Some(piece) = pieces.recv().await {
+            count += piece.len();
+        }
+        count
+    };
+    let passed = tokio::time::timeout(Duration::from_secs(20), count).await.expect("the pieces have no end");
+    assert_eq!(passed, 100);
+    let again = world.ask(Method::POST, "blobs/uploads/").await;
+    assert_eq!(code(again).await, (429, "TOOMANYREQUESTS".to_owned()), "after it has broken off");
+}
+
+#[tokio::test]
+async fn where_no_upload_begins_the_pieces_end_with_the_endpoint() {
+    let (sender, mut pieces) = mpsc::channel(1);
+    let world = World::taking(Take::Pass(sender), &[]).await;
+    world.endpoint.finish().await;
+    let end = tokio::time::timeout(Duration::from_secs(20), pieces.recv()).await;
+    assert!(end.expect("the pieces have no end").is_none());
+}
+
+#[tokio::test]
 async fn dropped_bytes_are_told_while_they_come() {
     let world = World::new(Limits { blob: 10, total: 1 << 20 }, &[]).await;
     let mut dropped = world.endpoint.dropped();
@@ -104,7 +178,8 @@ async fn a_client_that_tries_tls_is_answered_in_http() {
 async fn the_preferred_port_is_taken_where_it_is_free() {
     let world = World::new(ROOMY, &[]).await;
     let port = world.endpoint.port();
-    let listen = || Endpoint::listen(Some(port), BTreeSet::new(), ROOMY, Arc::new(|_: &str| None));
+    let listen =
+        || Endpoint::listen(Some(port), BTreeSet::new(), Take::Keep(ROOMY), Arc::new(|_: &str| None));
     let other = listen().await.unwrap();
     assert_ne!(other.port(), port);
     world.send(Method::GET, "/v2/").await;

@@ -21,11 +21,15 @@ struct World {
 impl World {
     /// Nodes that hold the blobs `held`, by digest and length.
     async fn new(limits: Limits, held: &[(&str, u64)]) -> World {
+        World::taking(Take::Keep(limits), held).await
+    }
+
+    async fn taking(take: Take, held: &[(&str, u64)]) -> World {
         let held: BTreeMap<String, u64> =
             held.iter().map(|(digest, length)| ((*digest).to_owned(), *length)).collect();
         let has: Arc<Has> = Arc::new(move |digest| held.get(digest).copied());
         let repositories = BTreeSet::from([REPOSITORY.to_owned()]);
-        let endpoint = Endpoint::listen(None, repositories, limits, has).await.unwrap();
+        let endpoint = Endpoint::listen(None, repositories, take, has).await.unwrap();
         World { endpoint, http: reqwest::Client::builder().no_proxy().build().unwrap() }
     }
 
