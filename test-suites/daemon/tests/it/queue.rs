@@ -29,8 +29,9 @@ pub(crate) async fn end(suite: &Suite, run: &Run) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn started(suite: &Suite, run: &Run) -> anyhow::Result<()> {
-    let started = |event: &Event| event.is("RUN_START");
-    suite.dagster.await_event(&run.run_id, "its start", RUN_LIMIT, started).await?;
+    // Dagster writes a run's status after the event that it has started, and before the next one: until then it ends no run.
+    let works = |event: &Event| event.is("STEP_START");
+    suite.dagster.await_event(&run.run_id, "its first step", RUN_LIMIT, works).await?;
     Ok(())
 }
 
