@@ -18,7 +18,7 @@ pub(super) async fn run(args: &Doctor, env: &Env) -> Result<Exit> {
         let (reference, _) = crate::images::source::ensure(&maker, "node", &spec, &step).await?;
         step.done(reference);
     }
-    let context = setup::Context { env, tools: &session.tools, events: &session.events, mend: Mend::No };
+    let context = session.setup(Mend::No);
     let findings = setup::look(context).await;
     for finding in &findings {
         let (mark, style) = match finding.level {

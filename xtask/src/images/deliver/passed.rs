@@ -42,7 +42,7 @@ pub(super) async fn pass_on<E: Engine>(
     let repository = format!("{}/0", secret());
     let served = BTreeSet::from([repository.clone()]);
     let endpoint = Endpoint::listen(None, served, Take::Pass(sender), has).await?;
-    let name = format!("127.0.0.1:{}/{repository}:{TAG}", endpoint.port());
+    let name = endpoint.reference(&repository, TAG);
     let _names = Names { engine, names: vec![name.clone()] };
     let push = async {
         let pushed = engine.push(id, &name).await;

@@ -139,7 +139,7 @@ pub(super) async fn push<'a, E: Engine>(
     let served = repositories.keys().cloned().collect();
     let has = has(held, &pushed);
     let endpoint = Endpoint::listen(None, served, Take::Keep(push.limits), has.clone()).await?;
-    let at = |repository: &String| format!("127.0.0.1:{}/{repository}:{TAG}", endpoint.port());
+    let at = |repository: &String| endpoint.reference(repository, TAG);
     let names = Names { engine, names: repositories.keys().map(at).collect() };
     let mut dropped = endpoint.dropped();
     let pushes = repositories.iter().map(|(repository, id)| {

@@ -156,6 +156,12 @@ impl Endpoint {
         self.port
     }
 
+    /// The name under which an image is pushed to a repository here.
+    #[must_use]
+    pub fn reference(&self, repository: &str, tag: &str) -> String {
+        format!("127.0.0.1:{}/{repository}:{tag}", self.port)
+    }
+
     /// Bytes of blobs that are not kept, while they come: for whoever wants to give up early.
     #[must_use]
     pub fn dropped(&self) -> watch::Receiver<u64> {

@@ -43,7 +43,7 @@ async fn push(
     let endpoint = Endpoint::listen(port, BTreeSet::from([repository.to_owned()]), Take::Keep(limits), has)
         .await
         .unwrap();
-    let reference = format!("127.0.0.1:{}/{repository}:1", endpoint.port());
+    let reference = endpoint.reference(repository, "1");
     Docker.tag(image, &reference).await.unwrap();
     let start = std::time::Instant::now();
     let pushed = Docker.push(&reference).await;
