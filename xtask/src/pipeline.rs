@@ -244,7 +244,8 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     // What goes into one namespace of somebody else's goes there in turn.
     let in_turn = plan.existing_namespace.is_some();
     let deployments = Places::new(if in_turn { 1 } else { plan.jobs });
-    let turns = Turns::new(&ground.cluster.client, groups.len(), deployments.clone()).await;
+    let beside = (plan.jobs_grow && !in_turn).then(|| Places::new(plan.jobs));
+    let turns = Turns::new(&ground.cluster.client, groups.len(), deployments.clone(), beside).await;
     let tests = Places::new(plan.jobs);
     let scene = Scene { plan, ground: &ground, held: &held, turns: &turns, tests: &tests };
     let several = groups.len() > 1;

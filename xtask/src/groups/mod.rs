@@ -35,6 +35,12 @@ impl<'a> Group<'a> {
     pub fn id(&self) -> String {
         self.0.iter().map(|(suite, _)| suite.id()).collect::<Vec<_>>().join(" and ")
     }
+
+    /// Whether all of its tests wait more than they work, as their suites say.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.0.iter().all(|(suite, _)| suite.jobs.is_some())
+    }
 }
 
 /// Puts suites that deploy the same together; those without tests are left out.

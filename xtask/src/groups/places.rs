@@ -62,7 +62,12 @@ impl Places {
     /// Whether one more would be taken at once, and may be added.
     pub(super) fn lacks(&self) -> bool {
         let width = self.width();
-        self.waiting.load(Ordering::Relaxed) > 0 && width.more < width.most
+        self.are_awaited() && width.more < width.most
+    }
+
+    /// Whether somebody waits for one.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
     /// Adds a place.

@@ -22,6 +22,8 @@ use crate::text;
 pub struct Turns {
     /// Places for groups; one is left to a group until it is removed.
     places: Arc<Places>,
+    /// Places beside these for groups whose tests wait more than they work; without them they take one of the others.
+    beside: Option<Arc<Places>>,
     free: Resources,
     state: Arc<State>,
 }
@@ -99,9 +101,15 @@ enum Obstacle {
 }
 
 impl Turns {
-    /// Turns for so many `groups`, as many of them at a time as there are `places`, in what the cluster has free now; where that may not be
-    /// asked, the scheduler alone knows.
-    pub async fn new(client: &Client, groups: usize, places: Arc<Places>) -> Turns {
+    /// Turns for so many `groups`, as many of them at a time as there are `places`, and where there are places `beside` them as many more of
+    /// those whose tests wait more than they work; in what the cluster has free now. Where that may not be asked, the scheduler alone
+    /// knows.
+    pub async fn new(
+        client: &Client,
+        groups: usize,
+        places: Arc<Places>,
+        beside: Option<Arc<Places>>,
+    ) -> Turns {
         let free = match groups {
             0 | 1 => Resources::UNKNOWN,
             _ => free(client).await.unwrap_or_else(|error| {
@@ -110,12 +118,13 @@ impl Turns {
             }),
         };
         let state = State { waiting: groups.into(), ..State::default() };
-        Turns { places, free, state: Arc::new(state) }
+        Turns { places, beside, free, state: Arc::new(state) }
     }
 
-    /// Waits for a place for the group of this id.
-    pub async fn take(&self, id: &str) -> Turn {
-        Turn { id: id.to_owned(), state: self.state.clone(), _place: self.places.take().await }
+    /// Waits for a place for the group of this id, whose tests wait more than they work or do not.
+    pub async fn take(&self, id: &str, waits: bool) -> Turn {
+        let places = self.beside.as_ref().filter(|_| waits).unwrap_or(&self.places);
+        Turn { id: id.to_owned(), state: self.state.clone(), _place: places.take().await }
     }
 
     /// Waits until nothing stands in the way of what `manifests` deploy, which is into `namespaces`.
@@ -215,7 +224,7 @@ mod tests {
     fn turns(places: usize, memory: u64) -> Turns {
         let free = Resources { cpu: 4000, memory };
         let state = State { waiting: AtomicUsize::new(2), ..State::default() };
-        Turns { places: Places::new(places), free, state: Arc::new(state) }
+        Turns { places: Places::new(places), beside: None, free, state: Arc::new(state) }
     }
 
     fn pod(memory: u64) -> String {
@@ -228,23 +237,36 @@ mod tests {
     async fn groups_that_share_nothing_are_deployed_at_once_up_to_the_places() {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
-        let one = turns.take("one").await;
-        let two = turns.take("two").await;
+        let one = turns.take("one", false).await;
+        let two = turns.take("two", false).await;
         turns.admit(&one, &[&pod(MIB)], &[], &events).await.unwrap();
         assert!(turns.is_awaited());
         turns.admit(&two, &[&pod(MIB)], &[], &events).await.unwrap();
         assert!(!turns.is_awaited());
-        assert!(turns.take("three").now_or_never().is_none());
+        assert!(turns.take("three", false).now_or_never().is_none());
         drop(one);
-        assert!(turns.take("three").now_or_never().is_some());
+        assert!(turns.take("three", false).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_group_whose_tests_wait_takes_no_place_from_those_whose_work() {
+        let turns = Turns { beside: Some(Places::new(1)), ..turns(1, 100 * MIB) };
+        let _works = turns.take("works", false).await;
+        let waits = turns.take("waits", true).await;
+        assert!(turns.take("works too", false).now_or_never().is_none());
+        assert!(turns.take("waits too", true).now_or_never().is_none());
+        drop(waits);
+        assert!(turns.take("waits too", true).now_or_never().is_some());
+        let turns = Turns { beside: None, ..turns };
+        assert!(turns.take("waits too", true).now_or_never().is_none(), "with --jobs");
     }
 
     #[tokio::test]
     async fn one_of_two_that_need_the_same_waits_for_the_other() {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
-        let one = turns.take("one").await;
-        let two = turns.take("two").await;
+        let one = turns.take("one", false).await;
+        let two = turns.take("two", false).await;
         turns.admit(&one, &[ROLE], &[], &events).await.unwrap();
         assert!(turns.admit(&two, &[ROLE], &[], &events).now_or_never().is_none());
         let (admitted, ()) = tokio::join!(turns.admit(&two, &[ROLE], &[], &events), async { drop(one) });
@@ -255,8 +277,8 @@ mod tests {
     async fn one_that_finds_no_room_waits_for_those_that_will_go() {
         let turns = turns(2, 10 * MIB);
         let events = Events::new(Vec::new());
-        let one = turns.take("one").await;
-        let two = turns.take("two").await;
+        let one = turns.take("one", false).await;
+        let two = turns.take("two", false).await;
         turns.admit(&one, &[&pod(20 * MIB)], &[], &events).await.unwrap();
         assert!(turns.admit(&two, &[&pod(MIB)], &[], &events).now_or_never().is_none());
         one.leave_in_place(Exit::TestsFailed, "whose tests failed");
@@ -268,11 +290,11 @@ mod tests {
     async fn what_a_group_that_stays_holds_is_waited_for_by_nobody() {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
-        let one = turns.take("one").await;
+        let one = turns.take("one", false).await;
         turns.admit(&one, &[ROLE], &[], &events).await.unwrap();
         one.leave_in_place(Exit::TestsFailed, "whose tests failed");
         drop(one);
-        let two = turns.take("two").await;
+        let two = turns.take("two", false).await;
         let error = turns.admit(&two, &[ROLE], &[], &events).await.unwrap_err();
         assert!(error.is::<Refused>() && Exit::of(&error) == Exit::TestsFailed, "{error:?}");
         let error = crate::exit::message(&error);
@@ -283,8 +305,8 @@ mod tests {
     async fn one_that_fails_before_its_turn_is_not_awaited() {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
-        drop(turns.take("one").await);
-        let two = turns.take("two").await;
+        drop(turns.take("one", false).await);
+        let two = turns.take("two", false).await;
         turns.admit(&two, &[ROLE], &[], &events).await.unwrap();
         assert!(!turns.is_awaited());
     }

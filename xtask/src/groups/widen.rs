@@ -40,7 +40,7 @@ pub async fn widen(nodes: &[Node], tests: &Places, deployments: &Places) {
             pace.tick(now.busy_since(last));
             if tests.lacks() && pace.admits(TEST) {
                 tests.widen();
-            } else if deployments.lacks() && has_memory() && pace.admits(DEPLOYMENT) {
+            } else if !tests.are_awaited() && deployments.lacks() && has_memory() && pace.admits(DEPLOYMENT) {
                 deployments.widen();
             }
             for places in [tests, deployments] {

@@ -36,7 +36,7 @@ pub(super) async fn run_group(
 ) -> Result<Vec<TestResult>> {
     let Scene { plan, ground, held, turns, tests: places } = scene;
     let suite = group.first();
-    let turn = turns.take(&group.id()).await;
+    let turn = turns.take(&group.id(), group.waits()).await;
     let others = group.0.iter().skip(1).map(|(suite, _)| suite.id()).collect::<Vec<_>>().join(", ");
     if !others.is_empty() {
         session.events.note(format!("{} deploys what {others} deploys too: once for all", suite.id()));
