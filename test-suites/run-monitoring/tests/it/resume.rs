@@ -1,35 +1,46 @@
 //! Runs whose worker is lost: another takes its place, while the steps work on.
 
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, EvictParams};
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams};
+use serde_json::json;
 use suite_support::cluster::{self, Select};
-use suite_support::expect::only;
-use suite_support::jobs::RUN_LIMIT;
-use suite_support::{Run, RunStatus, Suite};
+use suite_support::expect::{only, only_container};
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
+use suite_support::{Launch, Run, RunStatus, Suite};
 
 use crate::limits::delete_steps;
 use crate::slow;
 
 /// Waits for the step of a run to work, has its worker lost, and sees another end the run without a second attempt of the
 /// step.
-async fn survives(lose: impl AsyncFnOnce(&Suite, &Run) -> anyhow::Result<()>) -> anyhow::Result<()> {
+async fn survives(
+    launch: Launch,
+    lose: impl AsyncFnOnce(&Suite, &Run) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     suite
-        .with_run(slow(25), async |run| {
+        .with_run(launch, async |run| {
             suite.running_step(run).await?;
             lose(&suite, run).await?;
-            let second = worker(&suite, run, 1).await?;
-            assert_eq!(second.labels().get("dagster/run-id").map(String::as_str), Some(run.run_id.as_str()));
-            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
-            let events = suite.dagster.events(&run.run_id).await?;
-            let attempts = events.iter().filter(|event| event.is("STEP_START")).count();
-            assert_eq!(attempts, 1, "the step began so often");
-            assert_eq!(suite.jobs_of(run, "step_worker").await?.len(), 1);
-            Ok(())
+            worker(&suite, run, 1).await?;
+            ends_after_one_attempt(&suite, run).await
         })
         .await
+}
+
+/// Waits for the end of a run that has lost a worker, which a second one brings about.
+async fn ends_after_one_attempt(suite: &Suite, run: &Run) -> anyhow::Result<()> {
+    let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
+    assert_eq!(ended.status, RunStatus::Success);
+    let events = suite.dagster.events(&run.run_id).await?;
+    let attempts = events.iter().filter(|event| event.is("STEP_START")).count();
+    assert_eq!(attempts, 1, "the step began so often");
+    assert_eq!(suite.jobs_of(run, "step_worker").await?.len(), 1);
+    let second = worker(suite, run, 1).await?;
+    assert_eq!(second.labels().get("dagster/run-id").map(String::as_str), Some(run.run_id.as_str()));
+    Ok(())
 }
 
 /// The Job of a run's worker after so many were lost, once it is made.
@@ -43,7 +54,7 @@ pub(crate) async fn worker(suite: &Suite, run: &Run, lost: u32) -> anyhow::Resul
 
 #[tokio::test]
 async fn a_run_whose_job_is_deleted_is_resumed() -> anyhow::Result<()> {
-    survives(async |suite, run| {
+    survives(slow(25), async |suite, run| {
         let job = Suite::run_job_name(&run.run_id);
         suite.user_jobs().delete(&job, &DeleteParams::background()).await?;
         Ok(())
@@ -53,7 +64,7 @@ async fn a_run_whose_job_is_deleted_is_resumed() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_run_whose_pod_is_killed_is_resumed() -> anyhow::Result<()> {
-    survives(async |suite, run| {
+    survives(slow(25), async |suite, run| {
         let pods = suite.pods_of(run, "run_worker").await?;
         let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
         suite.user_pods().delete(&only(&pods, "pod of the run").name_any(), &at_once).await?;
@@ -64,13 +75,98 @@ async fn a_run_whose_pod_is_killed_is_resumed() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_run_whose_pod_is_evicted_is_resumed() -> anyhow::Result<()> {
-    survives(async |suite, run| {
+    survives(slow(25), async |suite, run| {
         let pods = suite.pods_of(run, "run_worker").await?;
         let pod = only(&pods, "pod of the run").name_any();
         suite.user_pods().evict(&pod, &EvictParams::default()).await?;
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+async fn a_run_whose_pod_runs_out_of_memory_is_resumed() -> anyhow::Result<()> {
+    let small = json!({
+        "container_config": {
+            "resources": {"limits": {"memory": "512Mi"}},
+            "volume_mounts": [{"name": "memory", "mount_path": "/memory"}],
+        },
+        "pod_spec_config": {"volumes": [{"name": "memory", "empty_dir": {"medium": "Memory"}}]},
+    });
+    survives(slow(25).tag("dagster-k8s/config", small.to_string()), async |suite, run| {
+        let pods = suite.pods_of(run, "run_worker").await?;
+        let pod = only(&pods, "pod of the run");
+        // A file in memory counts for the container and for no process, so the kernel ends the greatest: the run's.
+        let fill = ["sh", "-c", "head -c 1G /dev/zero > /memory/file"];
+        let (pods, name, container) = (suite.user_pods(), pod.name_any(), &only_container(pod).name);
+        let filled = cluster::execute(&pods, &name, container, &fill, CLUSTER_LIMIT).await;
+        let killed = |pods: &[Pod]| pods.iter().any(is_out_of_memory);
+        let what = format!("the run's pod to run out of memory, which was filled with the result {filled:?}");
+        cluster::await_objects(pods, &Select::Name(name), &what, CLUSTER_LIMIT, killed).await?;
+        Ok(())
+    })
+    .await
+}
+
+fn is_out_of_memory(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let mut states = statuses.into_iter().flatten().filter_map(|status| status.state.as_ref());
+    // The reason is given too where another process of the container was ended.
+    states.any(|state| {
+        let end = state.terminated.as_ref();
+        end.is_some_and(|end| end.reason.as_deref() == Some("OOMKilled") && end.exit_code != 0)
+    })
+}
+
+/// Draining a node evicts its pods and keeps the next ones off it. A node that is cordoned would keep off those of all
+/// suites; a gate keeps off this run's alone, until a node is to take them.
+#[tokio::test]
+async fn a_run_whose_node_is_drained_is_resumed_once_when_a_node_takes_it() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let gates = json!({"pod_spec_config": {"scheduling_gates": [{"name": "dagster.io/no-node"}]}});
+    suite
+        .with_run(slow(25).tag("dagster-k8s/config", gates.to_string()), async |run| {
+            let first = Suite::run_job_name(&run.run_id);
+            let pod = gated(&suite, &first).await?;
+            ungate(&suite, &pod).await?;
+            suite.running_step(run).await?;
+            suite.user_pods().evict(&pod, &EvictParams::default()).await?;
+            let second = worker(&suite, run, 1).await?.name_any();
+            let pod = gated(&suite, &second).await?;
+            // While no node takes the worker, the step works on, and the daemon does not count it as another loss.
+            let done = "the step to end without a worker";
+            suite.dagster.await_event(&run.run_id, done, RUN_LIMIT, |event| event.is("STEP_SUCCESS")).await?;
+            assert_eq!(gated(&suite, &second).await?, pod);
+            ungate(&suite, &pod).await?;
+            ends_after_one_attempt(&suite, run).await?;
+            let jobs = suite.jobs_of(run, "run_worker").await?;
+            let mut names: Vec<_> = jobs.iter().map(ResourceExt::name_any).collect();
+            names.sort();
+            assert_eq!(names, [first, second]);
+            Ok(())
+        })
+        .await
+}
+
+/// The name of a Job's only pod, once that is there and waits for its gates.
+async fn gated(suite: &Suite, job: &str) -> anyhow::Result<String> {
+    let select = Select::Labels(format!("job-name={job}"));
+    let waits = |pods: &[Pod]| pods.len() == 1 && pods.iter().all(is_gated);
+    let what = "a pod that no node takes";
+    let pods = cluster::await_objects(suite.user_pods(), &select, what, RUN_LIMIT, waits).await?;
+    Ok(only(&pods, "pod of the Job").name_any())
+}
+
+fn is_gated(pod: &Pod) -> bool {
+    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref());
+    gates.is_some_and(|gates| !gates.is_empty())
+}
+
+/// Lets a node take a pod.
+async fn ungate(suite: &Suite, pod: &str) -> anyhow::Result<()> {
+    let open = Patch::Merge(json!({"spec": {"schedulingGates": null}}));
+    suite.user_pods().patch(pod, &PatchParams::default(), &open).await?;
+    Ok(())
 }
 
 #[tokio::test]
