@@ -115,7 +115,9 @@ impl Suite {
             }
         }
         for run in &launched {
-            self.end(&run.run_id).await;
+            if let Err(error) = self.stop(&run.run_id).await {
+                eprintln!("run {} may go on: {error}", run.run_id);
+            }
         }
         outcome.unwrap_or_else(|panic| resume_unwind(panic))
     }
@@ -140,17 +142,14 @@ impl Suite {
         .await
     }
 
-    /// A run that a failed test leaves behind would take the machine from the tests after it.
-    async fn end(&self, run: &RunId) {
-        match self.dagster.run(run).await {
-            Ok(now) if now.status.is_end() => {}
-            Ok(_) => {
-                if let Err(error) = self.dagster.terminate(run).await {
-                    eprintln!("run {run} goes on: {error}");
-                }
-            }
-            Err(error) => eprintln!("run {run} may go on: {error}"),
-        }
+    /// Ends a run that goes on; one that has ended meanwhile stays as it is. What a test leaves behind would take the machine
+    /// from the tests after it.
+    ///
+    /// # Errors
+    /// Dagster refuses, and the run goes on.
+    pub async fn stop(&self, run: &RunId) -> Result<(), dagster::Error> {
+        let Err(refused) = self.dagster.terminate(run).await else { return Ok(()) };
+        if self.dagster.run(run).await?.status.is_end() { Ok(()) } else { Err(refused) }
     }
 
     /// Waits for something that only a run that goes on can bring about.

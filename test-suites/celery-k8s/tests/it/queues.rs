@@ -100,8 +100,7 @@ async fn of_the_steps_that_wait_for_a_worker_the_more_urgent_goes_first() -> any
                             let before = is_begun(&suite, urgent).await?;
                             assert!(before.is_before(&after), "what came first into the queue went first");
                             // Its other step would keep the worker from other tests.
-                            suite.dagster.terminate(&ordinary.run_id).await?;
-                            Ok(())
+                            Ok(suite.stop(&ordinary.run_id).await?)
                         })
                         .await
                 })

@@ -31,10 +31,7 @@ async fn step_and_run(suite: &Suite, run: &Run) -> anyhow::Result<(Job, Pod, Pod
 async fn end(suite: &Suite, run: &Run) -> anyhow::Result<()> {
     // While it is being resumed there is nothing that could be told to end.
     worker(suite, run, 1).await?;
-    if let Err(refused) = suite.dagster.terminate(&run.run_id).await {
-        let now = suite.dagster.run(&run.run_id).await?;
-        anyhow::ensure!(now.status.is_end(), "{refused}");
-    }
+    suite.stop(&run.run_id).await?;
     delete_steps(suite, run).await
 }
 
