@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 
@@ -83,6 +84,8 @@ impl Drop for Group {
             // Nobody tells us when a group is empty, so look until it is.
             while Instant::now() < deadline && killpg(group, None).is_ok() {
                 std::thread::sleep(Duration::from_millis(20));
+                // A child that has ended counts until it is waited for, which tokio does only while it has a runtime.
+                let _ = waitpid(group, Some(WaitPidFlag::WNOHANG));
             }
             let _ = killpg(group, Signal::SIGKILL);
         });
@@ -95,5 +98,25 @@ pub fn reap() {
     let reapers = std::mem::take(&mut *REAPERS.lock().unwrap_or_else(PoisonError::into_inner));
     for reaper in reapers {
         let _ = reaper.join();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Runtime;
+
+    use super::*;
+
+    #[test]
+    fn a_group_that_ends_when_told_to_is_not_waited_for_any_longer() {
+        let runtime = Runtime::new().unwrap();
+        let mut command = Command::new("sleep");
+        let mut group = runtime.block_on(async { Group::spawn(command.arg("600"), false) }).unwrap();
+        group.grace = Duration::from_secs(60);
+        drop(runtime);
+        let start = Instant::now();
+        drop(group);
+        reap();
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
     }
 }
