@@ -8,21 +8,26 @@ use serde_yaml::Value;
 use crate::release::manifest::{objects, text};
 
 /// Kinds of objects that are of the whole cluster; others, such as custom ones, are taken for a namespace's.
-const CLUSTER_WIDE: [&str; 14] = [
+const CLUSTER_WIDE: [&str; 19] = [
     "APIService",
     "ClusterRole",
     "ClusterRoleBinding",
     "CSIDriver",
     "CustomResourceDefinition",
+    "DeviceClass",
+    "FlowSchema",
     "IngressClass",
     "MutatingWebhookConfiguration",
     "Namespace",
     "PersistentVolume",
     "PriorityClass",
+    "PriorityLevelConfiguration",
     "RuntimeClass",
     "StorageClass",
     "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
     "ValidatingWebhookConfiguration",
+    "VolumeAttributesClass",
 ];
 
 /// What a deployment needs for itself.

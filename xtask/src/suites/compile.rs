@@ -193,7 +193,52 @@ fn names(listing: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    fn suite(package: &str) -> Suite {
+        let text = format!("namespaces: {{user: u}}\nrun: {{tests: {package}}}\n");
+        let file: crate::config::SuiteFile = crate::config::parse("suite.yaml".into(), &text).unwrap();
+        file.resolve(&Utf8Path::new("/w/test-suites").join(package), "default").unwrap()
+    }
+
+    fn program(folder: &Utf8Path, script: &str) -> Utf8PathBuf {
+        let path = folder.join("program");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn tests_that_do_not_build_are_told_once_for_all_suites() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(folder.path()).unwrap();
+        let script = "echo called >> calls; echo '{}'; echo 'error[E0425]: cannot find value' >&2; exit 101";
+        let cargo = program(root, script);
+        let events = Events::new(Vec::new());
+        let suites = [suite("one"), suite("two")];
+        let error = compile(cargo.as_str(), root, &suites, &events).await.unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        let told = crate::exit::message(&error);
+        assert!(told.contains("the tests of one, two do not build"), "{told}");
+        assert!(told.contains("cargo test --no-run --package one --package two"), "{told}");
+        assert_eq!(told.matches("E0425").count(), 1, "{told}");
+        assert_eq!(std::fs::read_to_string(root.join("calls")).unwrap(), "called\n");
+    }
+
+    #[tokio::test]
+    async fn a_suite_whose_package_has_no_test_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(folder.path()).unwrap();
+        let program = program(root, "");
+        let binary = Binary { program, folder: root.to_owned() };
+        let compiled = Compiled(BTreeMap::from([("one".to_owned(), vec![binary])]));
+        let error = super::super::select(&[suite("one")], &compiled, &[]).await.unwrap_err();
+        assert_eq!(Exit::of(&error), Exit::Usage);
+        let told = crate::exit::message(&error);
+        assert!(told.contains("one/default has no tests"), "{told}");
+    }
 
     #[test]
     fn finds_test_binaries_among_cargos_messages() {

@@ -83,6 +83,13 @@ pub async fn select(suites: &[Suite], compiled: &Compiled, filters: &[String]) -
     let mut known = Vec::new();
     for suite in suites {
         let mut tests = list(suite, compiled).await.or_exit(Exit::Usage)?;
+        if tests.is_empty() {
+            fail!(
+                Exit::Usage,
+                "{} has no tests: its package builds, but nothing under its tests/ folder is marked #[test]",
+                suite.id()
+            );
+        }
         if let Some(missing) = suite.only.iter().find(|name| !tests.iter().any(|test| test.name() == *name)) {
             let near = text::suggestion(missing, tests.iter().map(Test::name));
             fail!(Exit::Usage, "{} has no test `{missing}`{near}", suite.id());

@@ -44,6 +44,17 @@ fn broken_suite_files_are_placed() {
 }
 
 #[test]
+fn two_suites_of_one_name_are_refused() {
+    let world = World::new();
+    let first = world.suite(SUITE);
+    let second = world.path().join("other/example");
+    std::fs::create_dir_all(&second).unwrap();
+    world.file("other/example/suite.yaml", SUITE);
+    let end = world.k8s_test(&[&first, second.to_str().unwrap()]);
+    end.says(2, &["two suites have one name", "other/example", "rename one folder"]);
+}
+
+#[test]
 fn contradicting_flags_are_explained() {
     let world = World::new();
     let suite = world.suite(SUITE);
