@@ -6,6 +6,7 @@ pub mod dagster;
 mod diagnosis;
 pub mod expect;
 pub mod jobs;
+pub mod monitoring;
 mod suite;
 
 pub use contract::Contract;

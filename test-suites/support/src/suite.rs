@@ -7,7 +7,8 @@ use anyhow::Context;
 use futures::FutureExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
 use crate::cluster::{self, Select, State};
@@ -150,6 +151,20 @@ impl Suite {
     pub async fn stop(&self, run: &RunId) -> Result<(), dagster::Error> {
         let Err(refused) = self.dagster.terminate(run).await else { return Ok(()) };
         if self.dagster.run(run).await?.status.is_end() { Ok(()) } else { Err(refused) }
+    }
+
+    /// Deletes the Jobs of a run's steps, which may outlive the run.
+    ///
+    /// # Errors
+    /// The API server refuses or does not answer.
+    pub async fn delete_steps(&self, run: &Run) -> Result<(), kube::Error> {
+        for job in self.jobs_of(run, "step_worker").await? {
+            match self.user_jobs().delete(&job.name_any(), &DeleteParams::background()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                deleted => drop(deleted?),
+            }
+        }
+        Ok(())
     }
 
     /// Waits for something that only a run that goes on can bring about.

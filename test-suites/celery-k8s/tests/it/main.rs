@@ -4,6 +4,7 @@ mod calm;
 mod deployment;
 mod fail;
 mod killed;
+mod monitoring;
 mod queues;
 mod steps;
 mod terminate;

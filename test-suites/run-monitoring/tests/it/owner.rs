@@ -11,7 +11,6 @@ use suite_support::expect::only;
 use suite_support::jobs::{CLUSTER_LIMIT, executor};
 use suite_support::{Launch, Run, Suite};
 
-use crate::limits::delete_steps;
 use crate::resume::worker;
 
 /// A run with a step that goes on for ever.
@@ -32,7 +31,7 @@ async fn end(suite: &Suite, run: &Run) -> anyhow::Result<()> {
     // While it is being resumed there is nothing that could be told to end.
     worker(suite, run, 1).await?;
     suite.stop(&run.run_id).await?;
-    delete_steps(suite, run).await
+    suite.delete_steps(run).await
 }
 
 #[tokio::test]

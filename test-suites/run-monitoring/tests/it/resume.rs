@@ -10,7 +10,6 @@ use suite_support::expect::{only, only_container};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Launch, Run, RunStatus, Suite};
 
-use crate::limits::delete_steps;
 use crate::slow;
 
 /// Waits for the step of a run to work, has its worker lost, and sees another end the run without a second attempt of the
@@ -188,7 +187,7 @@ async fn a_run_that_loses_its_worker_too_often_fails() -> anyhow::Result<()> {
             let jobs = suite.jobs_of(run, "run_worker").await?;
             let names: Vec<_> = jobs.iter().map(ResourceExt::name_any).collect();
             assert!(!names.contains(&format!("{first}-4")), "{names:?}");
-            delete_steps(&suite, run).await
+            suite.delete_steps(run).await
         })
         .await
 }
