@@ -30,6 +30,10 @@ pub enum Kind {
     StatefulSet,
     /// apps/v1.
     DaemonSet,
+    /// apps/v1, without a Deployment.
+    ReplicaSet,
+    /// v1, without a controller.
+    Pod,
     /// batch/v1.
     Job,
     /// v1.
@@ -45,6 +49,8 @@ impl Kind {
             ("apps/v1", "Deployment") => Kind::Deployment,
             ("apps/v1", "StatefulSet") => Kind::StatefulSet,
             ("apps/v1", "DaemonSet") => Kind::DaemonSet,
+            ("apps/v1", "ReplicaSet") => Kind::ReplicaSet,
+            ("v1", "Pod") => Kind::Pod,
             ("batch/v1", "Job") => Kind::Job,
             ("v1", "Service") => Kind::Service,
             _ if is_custom(version) => Kind::Custom(version.to_owned(), kind.to_owned()),
@@ -60,6 +66,8 @@ impl Kind {
             Kind::Deployment => "Deployment",
             Kind::StatefulSet => "StatefulSet",
             Kind::DaemonSet => "DaemonSet",
+            Kind::ReplicaSet => "ReplicaSet",
+            Kind::Pod => "Pod",
             Kind::Job => "Job",
             Kind::Service => "Service",
             Kind::Custom(_, kind) => kind,
@@ -74,10 +82,18 @@ impl Kind {
         }
     }
 
-    /// Whether it runs pods.
+    /// Whether it runs pods, or is one.
     #[must_use]
     pub fn is_workload(&self) -> bool {
-        matches!(self, Kind::Deployment | Kind::StatefulSet | Kind::DaemonSet | Kind::Job)
+        match self {
+            Kind::Deployment
+            | Kind::StatefulSet
+            | Kind::DaemonSet
+            | Kind::ReplicaSet
+            | Kind::Pod
+            | Kind::Job => true,
+            Kind::Claim | Kind::Service | Kind::Custom(..) => false,
+        }
     }
 }
 
@@ -139,7 +155,7 @@ impl Asked {
         Ok(asked)
     }
 
-    /// The Jobs among a manifest's hooks: helm waits for each to complete, or for its own timeout.
+    /// The Jobs and pods among a manifest's hooks: helm waits for each to complete, or for its own timeout.
     ///
     /// # Errors
     /// The manifest is no YAML.
@@ -152,11 +168,14 @@ impl Asked {
                 .split(',')
                 .map(str::trim)
                 .any(|hook| matches!(hook, "pre-install" | "post-install" | "pre-upgrade" | "post-upgrade"));
-            if let (true, Some("Job"), Some(name)) =
-                (ours, text(&object, &["kind"]), text(&object, &["metadata", "name"]))
-            {
+            let kind = match text(&object, &["kind"]) {
+                Some("Job") => Kind::Job,
+                Some("Pod") => Kind::Pod,
+                _ => continue,
+            };
+            if let (true, Some(name)) = (ours, text(&object, &["metadata", "name"])) {
                 let namespace = text(&object, &["metadata", "namespace"]).unwrap_or(namespace);
-                asked.items.push(Item { kind: Kind::Job, key: Key::new(namespace, name) });
+                asked.items.push(Item { kind, key: Key::new(namespace, name) });
             }
         }
         Ok(asked)
@@ -182,7 +201,11 @@ impl Asked {
             self.short_lived.insert(item.clone());
         }
         if item.kind.is_workload() {
-            let account = text(object, &["spec", "template", "spec", "serviceAccountName"]);
+            let path: &[&str] = match item.kind {
+                Kind::Pod => &["spec", "serviceAccountName"],
+                _ => &["spec", "template", "spec", "serviceAccountName"],
+            };
+            let account = text(object, path);
             self.accounts.insert(item.clone(), account.unwrap_or("default").to_owned());
         }
         self.items.push(item);
@@ -316,6 +339,18 @@ kind: Job
 metadata: {name: before, annotations: {helm.sh/hook: pre-install}}
 ---
 apiVersion: v1
+kind: Pod
+metadata: {name: after, annotations: {helm.sh/hook: post-install}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: alone}
+---
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: several}
+---
+apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: data, namespace: other}
 ---
@@ -347,6 +382,8 @@ spec: {target: {name: from-vault}}
         let expected = [
             "PersistentVolumeClaim data in other",
             "Deployment web in ns",
+            "ReplicaSet several in ns",
+            "Pod alone in ns",
             "Job certificates in ns",
             "Vault v in ns",
         ];
@@ -355,9 +392,12 @@ spec: {target: {name: from-vault}}
     }
 
     #[test]
-    fn hooks_that_helm_waits_for_are_jobs() {
+    fn hooks_that_helm_waits_for_are_jobs_and_pods() {
         let hooks = Asked::hooks(MANIFEST, "ns").unwrap();
-        assert_eq!(hooks.items.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Job before"]);
+        assert_eq!(
+            hooks.items.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["Job before", "Pod after"]
+        );
     }
 
     #[test]

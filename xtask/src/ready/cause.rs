@@ -74,8 +74,6 @@ pub enum Kind {
     Custom,
     /// The pod's network or sandbox cannot be made.
     Sandbox,
-    /// A Service has no ready endpoint.
-    Endpoints,
     /// Nothing is wrong that can be seen; it is not finished.
     Unfinished,
 }
@@ -136,7 +134,6 @@ impl Kind {
             }
             Kind::Custom => "see what its controller's log says",
             Kind::Sandbox => "see the node's log in the bundle",
-            Kind::Endpoints => "compare the Service's selector with the labels of the pods",
             Kind::Unfinished => "",
         }
     }
@@ -189,12 +186,7 @@ impl Cause {
     pub(super) fn may_follow(&self) -> bool {
         matches!(
             self.kind,
-            Kind::Crash
-                | Kind::Liveness
-                | Kind::Readiness
-                | Kind::Endpoints
-                | Kind::Unfinished
-                | Kind::JobFailed
+            Kind::Crash | Kind::Liveness | Kind::Readiness | Kind::Unfinished | Kind::JobFailed
         )
     }
 }

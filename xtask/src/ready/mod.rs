@@ -89,6 +89,13 @@ pub(crate) async fn watch(place: Place<'_>, releases: &[Installed]) -> Result<()
             let verdicts = judge(&world, &asked, releases, now);
             shown.update(&verdicts);
             if verdicts.iter().all(|(_, verdict)| *verdict == Verdict::Ready) {
+                let items: Vec<Item> = verdicts.into_iter().map(|(item, _)| item).collect();
+                for (item, labels) in verdict::without_pods(&world, &items) {
+                    events.warn(format!(
+                        "nobody answers at the {item} in {}: no pod there has its labels {labels}",
+                        item.key.namespace
+                    ));
+                }
                 return Ok(());
             }
             let late = releases.iter().find(|release| {

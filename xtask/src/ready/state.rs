@@ -1,10 +1,12 @@
 //! Whether a workload is ready, as a pure function of the object.
 
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, DeploymentCondition, StatefulSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, DeploymentCondition, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
 
 use kube::api::DynamicObject;
 
+use super::verdict::is_ready;
 use crate::text;
 
 /// The update strategy by which pods stay as they are until somebody deletes them.
@@ -112,6 +114,33 @@ impl HasState for DaemonSet {
             (updated >= renewed, format!("{updated} of {renewed} pods are made")),
             (available >= wanted, format!("{available} of {wanted} pods are available")),
         ])
+    }
+}
+
+impl HasState for ReplicaSet {
+    fn state(&self) -> State {
+        let status = self.status.clone().unwrap_or_default();
+        let wanted = self.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+        let available = status.available_replicas.unwrap_or(0);
+        first_missing([
+            observed(status.observed_generation, self.metadata.generation),
+            (available >= wanted, format!("{available} of {wanted} pods are available")),
+        ])
+    }
+}
+
+impl HasState for Pod {
+    fn state(&self) -> State {
+        let status = self.status.clone().unwrap_or_default();
+        match status.phase.as_deref() {
+            Some("Succeeded") => State::Ready,
+            Some("Failed") => {
+                let (reason, message) =
+                    (status.reason.unwrap_or_default(), status.message.unwrap_or_default());
+                State::Failed(format!("it failed: {reason}: {message}"))
+            }
+            _ => first_missing([(is_ready(self), "it is not ready yet".to_owned())]),
+        }
     }
 }
 

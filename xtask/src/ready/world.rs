@@ -297,6 +297,22 @@ impl World {
         })
     }
 
+    /// The labels by which a Service selects its pods, where it does.
+    pub(super) fn selector(&self, service: &Key) -> Option<&BTreeMap<String, String>> {
+        let selector = self.services.get(service)?.spec.as_ref()?.selector.as_ref()?;
+        (!selector.is_empty()).then_some(selector)
+    }
+
+    /// The pods that a Service selects.
+    pub(super) fn selected_by(&self, service: &Key) -> Vec<&Pod> {
+        let Some(selector) = self.selector(service) else { return Vec::new() };
+        let of = |(at, pod): &(&Key, &Pod)| {
+            at.namespace == service.namespace
+                && selector.iter().all(|(name, value)| pod.labels().get(name) == Some(value))
+        };
+        self.pods.iter().filter(of).map(|(_, pod)| pod).collect()
+    }
+
     /// A Deployment's newest ReplicaSet.
     pub(super) fn newest_replica_set(&self, deployment: &Key) -> Option<Key> {
         let revision = |set: &ReplicaSet| -> u64 {

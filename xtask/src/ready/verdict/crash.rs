@@ -96,7 +96,9 @@ pub(super) fn judge(
 ) -> Option<Finding> {
     let state = status.state.as_ref();
     let done = state.and_then(|state| state.terminated.as_ref()).is_some_and(|ended| ended.exit_code == 0);
-    if status.ready || (init && done) || (item.kind == Kind::Job && done) {
+    let again = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
+    let may_end = item.kind == Kind::Job || (item.kind == Kind::Pod && again != "Always");
+    if status.ready || (init && done) || (may_end && done) {
         return None;
     }
     let attempts = look.world.attempts(key, &status.name);
@@ -134,9 +136,7 @@ pub(super) fn judge(
         // The kubelet starts it again at once, so there is no better moment than while it runs.
         return Some(if fatal { Finding::fatal(cause) } else { finding(cause, false) });
     }
-    if item.kind == Kind::Job
-        && pod.spec.as_ref().is_some_and(|s| s.restart_policy.as_deref() == Some("Never"))
-    {
+    if item.kind == Kind::Job && again == "Never" {
         return Some(finding(crashed(&name, last, attempts.len()), false));
     }
     if last.log.is_none()

@@ -161,11 +161,14 @@ impl Look<'_> {
 
     /// How far it is by its own status.
     fn state(&self, item: &Item) -> State {
-        let World { deployments, stateful_sets, daemon_sets, jobs, claims, .. } = self.world;
+        let World { deployments, stateful_sets, daemon_sets, replica_sets, pods, jobs, claims, .. } =
+            self.world;
         let state = match &item.kind {
             Kind::Deployment => deployments.get(&item.key).map(HasState::state),
             Kind::StatefulSet => stateful_sets.get(&item.key).map(HasState::state),
             Kind::DaemonSet => daemon_sets.get(&item.key).map(HasState::state),
+            Kind::ReplicaSet => replica_sets.get(&item.key).map(HasState::state),
+            Kind::Pod => pods.get(&item.key).map(HasState::state),
             Kind::Job => jobs.get(&item.key).map(HasState::state).or_else(|| job::gone(self, item)),
             Kind::Claim => claims.get(&item.key).map(|claim| pending::claim_state(self, &item.key, claim)),
             Kind::Service => self.world.services.get(&item.key).map(|_| self.service_state(&item.key)),
@@ -189,19 +192,13 @@ impl Look<'_> {
         }
     }
 
-    /// A Service is ready when its endpoints are those of ready pods; one that selects nothing of the release is left
-    /// to whoever made it.
+    /// A Service is ready when its endpoints are those of ready pods; one that selects nothing is left to whoever made it
+    /// ([`without_pods`] tells of it).
     fn service_state(&self, key: &Key) -> State {
-        let service = &self.world.services[key];
-        let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
-        if selector.is_empty() || self.world.blind.contains("EndpointSlice") {
+        let ready = self.world.selected_by(key).into_iter().filter(|pod| is_ready(pod)).count();
+        if self.world.blind.contains("EndpointSlice") {
             return State::Ready;
         }
-        let selected = self.world.pods.iter().filter(|(at, pod)| {
-            at.namespace == key.namespace
-                && selector.iter().all(|(name, value)| pod.labels().get(name) == Some(value))
-        });
-        let ready = selected.filter(|(_, pod)| is_ready(pod)).count();
         let slices = self.world.slices.iter().filter(|(at, slice)| {
             at.namespace == key.namespace
                 && slice.labels().get("kubernetes.io/service-name") == Some(&key.name)
@@ -220,6 +217,7 @@ impl Look<'_> {
     /// All pods of a workload, those of older revisions too.
     fn pods<'a>(&'a self, item: &'a Item) -> Box<dyn Iterator<Item = (&'a Key, &'a Pod)> + 'a> {
         match item.kind {
+            Kind::Pod => Box::new(self.world.pods.get_key_value(&item.key).into_iter()),
             Kind::Deployment => {
                 let sets = self.world.replica_sets.iter().filter(|(at, set)| {
                     at.namespace == item.key.namespace
@@ -309,7 +307,9 @@ impl Look<'_> {
     fn why_failed(&self, item: &Item, why: String) -> Cause {
         let mut findings = self.findings(item);
         findings.sort_by_key(|finding| finding.doomed_at.unwrap_or(Timestamp::MAX));
-        let known = findings.into_iter().map(|finding| finding.cause).find(|cause| !cause.may_follow());
+        // A pod that failed follows nobody.
+        let tells = |cause: &Cause| item.kind == Kind::Pod || !cause.may_follow();
+        let known = findings.into_iter().map(|finding| finding.cause).find(tells);
         if let Some(cause) = known
             && item.kind != Kind::Job
         {
@@ -317,6 +317,21 @@ impl Look<'_> {
         }
         pending::failed(self, item, why)
     }
+}
+
+/// The Services among `items` that select pods by labels which no pod has, each with these labels: nobody answers there.
+#[must_use]
+pub(super) fn without_pods<'a>(world: &World, items: &'a [Item]) -> Vec<(&'a Item, String)> {
+    let services = items.iter().filter(|item| item.kind == Kind::Service && !world.blind.contains("Pod"));
+    services
+        .filter(|item| world.selected_by(&item.key).is_empty())
+        .filter_map(|item| {
+            let selector = world.selector(&item.key)?;
+            let labels: Vec<String> =
+                selector.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            Some((item, labels.join(",")))
+        })
+        .collect()
 }
 
 /// Whether a pod is ready and stays.

@@ -53,7 +53,9 @@ pub(super) fn controller(look: &Look<'_>, item: &Item) -> Vec<Finding> {
             Some(set) => ("ReplicaSet", set),
             None => return found,
         },
-        Kind::StatefulSet | Kind::DaemonSet | Kind::Job => (item.kind.name(), item.key.clone()),
+        Kind::StatefulSet | Kind::DaemonSet | Kind::ReplicaSet | Kind::Job => {
+            (item.kind.name(), item.key.clone())
+        }
         _ => return found,
     };
     // One that is followed by a pod was overcome.
@@ -322,6 +324,8 @@ pub(super) fn failed(look: &Look<'_>, item: &Item, why: String) -> Cause {
         Cause::new(CauseKind::JobDeadline, "it did not end within its activeDeadlineSeconds").said(why)
     } else if item.kind == Kind::Job {
         Cause::new(CauseKind::JobFailed, "its pods failed more often than its backoffLimit allows").said(why)
+    } else if item.kind == Kind::Pod {
+        Cause::new(CauseKind::Crash, "a container of it has failed, and it starts none again").said(why)
     } else if matches!(item.kind, Kind::Custom(..)) {
         Cause::new(CauseKind::Custom, "its own conditions say that it has failed").said(why)
     } else if item.kind == Kind::Claim {

@@ -123,3 +123,71 @@ fn a_rollout_that_waits_for_a_broken_pod_of_before_is_stuck() {
     let Verdict::Wait { cause, .. } = judged(&rolling("Parallel"), WEB, "") else { panic!("it is given up") };
     assert_eq!(cause.kind, CauseKind::Unfinished);
 }
+
+#[test]
+fn a_pod_without_a_controller_is_awaited_until_it_is_ready_or_has_ended_well() {
+    const ALONE: &str = "{apiVersion: v1, kind: Pod, metadata: {name: web-0}}";
+    let with = |status: Value| {
+        let mut pod = pod(json!({"ready": status["ready"] == true}));
+        pod["status"]["phase"] = status["phase"].clone();
+        pod["status"]["conditions"] = json!([{"type": "Ready", "status": status["condition"]}]);
+        pod["spec"]["restartPolicy"] = json!("Never");
+        judged(&world(&[pod]), ALONE, "")
+    };
+    assert!(matches!(judged(&world(&[]), ALONE, ""), Verdict::Wait { .. }));
+    assert!(matches!(with(json!({"phase": "Running", "condition": "False"})), Verdict::Wait { .. }));
+    let ready = json!({"phase": "Running", "condition": "True", "ready": true});
+    assert_eq!(with(ready), Verdict::Ready);
+    assert_eq!(with(json!({"phase": "Succeeded", "condition": "False"})), Verdict::Ready);
+
+    let mut failed = ended(1);
+    failed["spec"]["restartPolicy"] = json!("Never");
+    failed["status"]["phase"] = json!("Failed");
+    let mut world = world(&[failed]);
+    let of = |attempt: &str| crate::ready::world::LogOf {
+        pod: Key::new("ns", "web-0"),
+        container: "c".to_owned(),
+        attempt: attempt.to_owned(),
+    };
+    world.apply(at(2), Change::Log(of("1"), "no such table".to_owned()));
+    let Verdict::Doomed(cause) = judged(&world, ALONE, "") else { panic!("it is awaited") };
+    assert_eq!((cause.kind, cause.log.as_deref()), (CauseKind::Crash, Some("no such table")));
+}
+
+#[test]
+fn a_replica_set_without_a_deployment_is_awaited() {
+    const SEVERAL: &str = "{apiVersion: apps/v1, kind: ReplicaSet, metadata: {name: several}}";
+    let with = |available: u32| {
+        let set = json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "several", "namespace": "ns"},
+            "spec": {"replicas": 2, "selector": {}},
+            "status": {"replicas": 2, "availableReplicas": available},
+        });
+        judged(&world(&[set]), SEVERAL, "")
+    };
+    assert!(matches!(with(1), Verdict::Wait { cause, .. } if cause.text.contains("1 of 2")));
+    assert_eq!(with(2), Verdict::Ready);
+}
+
+#[test]
+fn services_that_select_no_pod_are_told_of() {
+    let service = |name: &str, selector: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "ns"},
+            "spec": {"selector": selector},
+        })
+    };
+    let world = world(&[
+        service("typo", json!({"controller-revision-hash": "b"})),
+        service("good", json!({"controller-revision-hash": "a"})),
+        service("by-hand", json!({})),
+        pod(json!({})),
+    ]);
+    let manifest = ["typo", "good", "by-hand"]
+        .map(|name| format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}}}"))
+        .join("\n---\n");
+    let asked = Asked::read(&manifest, "ns").unwrap();
+    let told = without_pods(&world, &asked.items);
+    let told: Vec<_> = told.iter().map(|(item, labels)| (item.key.name.as_str(), labels.as_str())).collect();
+    assert_eq!(told, [("typo", "controller-revision-hash=b")]);
+}
