@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// How many requests are under way at once.
 const AT_ONCE: usize = 16;
-/// How long one kind may take.
+/// How long one kind, or one log, may take; the rest need not go without it.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
 /// The last lines of a container's log that are asked for.
 const LINES: i64 = 5000;
@@ -91,15 +91,17 @@ pub(super) async fn events(client: &Client, namespace: &str) -> Result<String> {
     Ok(events.iter().map(line).collect())
 }
 
-/// The logs of all containers of a namespace, current and previous.
-pub(super) async fn logs(client: &Client, namespace: &str) -> Vec<Log> {
+/// The logs of all containers of a namespace, current and previous, and the containers, as `pod/container`, whose node does
+/// not give theirs.
+pub(super) async fn logs(client: &Client, namespace: &str) -> (Vec<Log>, Vec<String>) {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let pods = api.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
     let mut asked = Vec::new();
     for pod in &pods {
         let status = pod.status.clone().unwrap_or_default();
-        let init = status.init_container_statuses.unwrap_or_default();
-        for container in init.into_iter().chain(status.container_statuses.unwrap_or_default()) {
+        let statuses =
+            [status.init_container_statuses, status.container_statuses, status.ephemeral_container_statuses];
+        for container in statuses.into_iter().flatten().flatten() {
             asked.push((pod.name_any(), container.name.clone(), false));
             if container.restart_count > 0 {
                 asked.push((pod.name_any(), container.name, true));
@@ -116,14 +118,25 @@ pub(super) async fn logs(client: &Client, namespace: &str) -> Vec<Log> {
                 timestamps: true,
                 ..LogParams::default()
             };
-            // A container that never started has none.
-            let text = api.logs(&pod, &params).await.ok()?;
-            Some(Log { pod, container, previous, text })
+            match tokio::time::timeout(LIMIT, api.logs(&pod, &params)).await {
+                Ok(Ok(text)) => Some(Ok(Log { pod, container, previous, text })),
+                // A container that never started has none.
+                Ok(Err(_)) => None,
+                Err(_) => Some(Err(format!("{pod}/{container}"))),
+            }
         }
     };
-    stream::iter(asked.into_iter().map(ask).collect::<Vec<_>>())
+    let answers: Vec<Result<Log, String>> = stream::iter(asked.into_iter().map(ask).collect::<Vec<_>>())
         .buffer_unordered(AT_ONCE)
         .filter_map(async |log| log)
         .collect()
-        .await
+        .await;
+    let (mut logs, mut silent) = (Vec::new(), Vec::new());
+    for answer in answers {
+        match answer {
+            Ok(log) => logs.push(log),
+            Err(container) => silent.push(container),
+        }
+    }
+    (logs, silent)
 }

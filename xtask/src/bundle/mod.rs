@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
+use futures::future::{join_all, try_join_all};
 use kube::Client;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, timeout_at};
 
 use crate::helm::Helm;
 use crate::ledger::ReleaseName;
@@ -18,7 +21,7 @@ mod redact;
 
 pub(crate) use redact::Redactor;
 
-/// How long asking the cluster for one kind of thing may take.
+/// How long asking the cluster may take, all in all.
 const LIMIT: Duration = Duration::from_secs(5);
 /// How much a bundle may hold, in bytes, before logs lose their beginnings.
 pub const SIZE: usize = 32 << 20;
@@ -90,56 +93,42 @@ pub async fn write(source: Source<'_>, folder: &Utf8Path) -> Result<Written> {
     let mut redactor = Redactor::default();
     let mut files = Files::new();
     let mut missing = Vec::new();
-    // First of all: without them nothing else may be written.
+    let end = Instant::now() + LIMIT;
     let secrets = source.namespaces.iter().map(|namespace| collect::secrets(source.client, namespace));
-    let secrets = tokio::time::timeout(LIMIT, futures::future::try_join_all(secrets)).await;
+    let discovery = OnceCell::new();
+    let namespaces = source.namespaces.iter().map(async |namespace| {
+        let objects = async {
+            match discovery.get_or_init(|| crate::cluster::discover(source.client)).await {
+                Ok(discovery) => Ok(collect::objects(source.client, discovery, namespace).await),
+                Err(error) => Err(error.to_string()),
+            }
+        };
+        let (objects, events, logs) = tokio::join!(
+            timeout_at(end, objects),
+            timeout_at(end, collect::events(source.client, namespace)),
+            timeout_at(end, collect::logs(source.client, namespace)),
+        );
+        (namespace, objects, events, logs)
+    });
+    let releases = source.releases.iter().map(|release| async move {
+        let get = |what| timeout_at(end, source.helm.get(what, &release.name, &release.namespace));
+        let (manifest, values) = tokio::join!(get("manifest"), get("values"));
+        (release, manifest, values)
+    });
+    let (secrets, namespaces, releases) =
+        tokio::join!(timeout_at(end, try_join_all(secrets)), join_all(namespaces), join_all(releases));
+    // Without them what was written cannot be cleaned.
     match secrets {
         Ok(Ok(secrets)) => secrets.iter().flatten().for_each(|secret| redactor.learn_object(secret)),
         Ok(Err(error)) => missing.push(format!("{UNREDACTED} ({error})")),
         Err(_) => missing.push(format!("{UNREDACTED} (no answer within {})", text::seconds(LIMIT))),
     }
     let logs_wanted = missing.is_empty();
-    let discovery = tokio::time::timeout(LIMIT, crate::cluster::discover(source.client)).await;
-    let discovery = match discovery {
-        Ok(Ok(discovery)) => Some(discovery),
-        Ok(Err(error)) => {
-            missing.push(format!("the objects: {error}"));
-            None
-        }
-        Err(_) => {
-            missing
-                .push(format!("the objects: the API server gave no answer within {}", text::seconds(LIMIT)));
-            None
-        }
-    };
-    let discovery = discovery.as_ref();
-    let namespaces = source.namespaces.iter().map(|namespace| async move {
-        let objects = async {
-            match discovery {
-                Some(discovery) => collect::objects(source.client, discovery, namespace).await,
-                None => Vec::new(),
-            }
-        };
-        let (objects, events, logs) = tokio::join!(
-            tokio::time::timeout(LIMIT, objects),
-            tokio::time::timeout(LIMIT, collect::events(source.client, namespace)),
-            tokio::time::timeout(LIMIT, collect::logs(source.client, namespace)),
-        );
-        (namespace, objects, events, logs)
-    });
-    let releases = source.releases.iter().map(|release| async move {
-        let get =
-            |what| tokio::time::timeout(LIMIT, source.helm.get(what, &release.name, &release.namespace));
-        let (manifest, values) = tokio::join!(get("manifest"), get("values"));
-        (release, manifest, values)
-    });
-    let (namespaces, releases) =
-        tokio::join!(futures::future::join_all(namespaces), futures::future::join_all(releases));
 
     for (namespace, objects, events, logs) in namespaces {
         let at = Utf8PathBuf::from("namespaces").join(namespace);
         match objects {
-            Ok(objects) => {
+            Ok(Ok(objects)) => {
                 for object in &objects {
                     redactor.learn_object(object);
                 }
@@ -147,6 +136,7 @@ pub async fn write(source: Source<'_>, folder: &Utf8Path) -> Result<Written> {
                     put_object(&mut files, &at, redactor.object(object))?;
                 }
             }
+            Ok(Err(error)) => missing.push(format!("the objects of {namespace}: {error}")),
             Err(_) => missing.push(format!("the objects of {namespace}: no answer in time")),
         }
         match events {
@@ -155,7 +145,8 @@ pub async fn write(source: Source<'_>, folder: &Utf8Path) -> Result<Written> {
             Err(_) => missing.push(format!("the events of {namespace}: no answer in time")),
         }
         match logs {
-            Ok(logs) => {
+            Ok((logs, silent)) => {
+                missing.extend(silent.into_iter().map(|log| format!("the log of {log}: no answer in time")));
                 for log in logs.into_iter().filter(|_| logs_wanted) {
                     let end = if log.previous { "previous.log" } else { "log" };
                     let path = at.join("logs").join(&log.pod).join(format!("{}.{end}", log.container));
@@ -241,21 +232,4 @@ fn shorten(files: &mut Files, size: usize) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bundle_that_is_too_big_keeps_the_ends_of_its_logs() {
-        let line = "a line of a log that goes on and on\n";
-        let mut files = Files::from([
-            ("long.log".into(), format!("{}the end\n", line.repeat(20_000))),
-            ("short.log".into(), "all of it\n".to_owned()),
-        ]);
-        shorten(&mut files, 300_000);
-        let long = &files[Utf8Path::new("long.log")];
-        assert!(long.len() < 300_000 && long.ends_with("on and on\nthe end\n"));
-        assert!(long.starts_with("[the beginning is left out: "));
-        assert_eq!(long.lines().nth(1), Some(line.trim_end()));
-        assert_eq!(files[Utf8Path::new("short.log")], "all of it\n");
-    }
-}
+mod tests;
