@@ -170,10 +170,12 @@ fn finish(
     } else if plan.output.starts_with(session.workspace.runs()) {
         report::link_latest(&plan.output);
     }
+    let bundle = evidence::folder(plan).map(|folder| format!("bundle: {}", session.workspace.show(&folder)));
     if let Some(error) = &verdict.error {
         eprintln!("\nerror: {error}");
         if session.env.github {
-            println!("{}", evidence::annotation(error));
+            let place = bundle.iter().map(|bundle| format!("\n{bundle}")).collect::<String>();
+            println!("{}", evidence::annotation(&format!("{error}{place}")));
         }
     }
     let mut end = String::new();
@@ -183,8 +185,8 @@ fn finish(
     if let Some(path) = &path {
         end.push_str(&format!("\ncritical path: {path}"));
     }
-    if let Some(bundle) = evidence::folder(plan) {
-        end.push_str(&format!("\nbundle: {}", session.workspace.show(&bundle)));
+    if let Some(bundle) = &bundle {
+        end.push_str(&format!("\n{bundle}"));
     }
     let output = session.workspace.show(&plan.output);
     print(&format!("{end}{}", console::summary(&record.tests, &verdict, output.as_str())));
