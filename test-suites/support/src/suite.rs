@@ -157,7 +157,7 @@ impl Suite {
     ///
     /// # Errors
     /// The API server refuses or does not answer.
-    pub async fn delete_steps(&self, run: &Run) -> Result<(), kube::Error> {
+    pub async fn delete_steps(&self, run: &Run) -> anyhow::Result<()> {
         for job in self.jobs_of(run, "step_worker").await? {
             match self.user_jobs().delete(&job.name_any(), &DeleteParams::background()).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
