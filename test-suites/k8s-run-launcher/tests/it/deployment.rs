@@ -1,5 +1,6 @@
 //! What the chart is given for the pods and Services of the webserver, the daemon and the code server reaches them.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -8,7 +9,8 @@ use suite_support::cluster;
 use suite_support::expect::{only, only_container};
 use suite_support::jobs::CLUSTER_LIMIT;
 
-const ANNOTATION: &str = "dagster-integration-tests";
+/// An annotation, and a label.
+const MARK: &str = "dagster-integration-tests";
 const WEBSERVER: &str = "component=dagster-webserver";
 const DAEMON: &str = "component=dagster-daemon";
 const CODE_SERVER: &str = "component=user-deployments";
@@ -29,7 +31,7 @@ async fn annotations_are_on_every_pod_and_service() -> anyhow::Result<()> {
         (suite.user_pods(), CODE_SERVER, "ucd-1-pod-annotation"),
     ] {
         let pod = pod(&pods, labels).await?;
-        let found = pod.annotations().get(ANNOTATION).map(String::as_str);
+        let found = pod.annotations().get(MARK).map(String::as_str);
         assert_eq!(found, Some(expected), "{labels}");
     }
     for (namespace, labels, expected) in [
@@ -39,9 +41,31 @@ async fn annotations_are_on_every_pod_and_service() -> anyhow::Result<()> {
         let services: Api<Service> = Api::namespaced(suite.client().clone(), namespace);
         let mut services = services.list(&ListParams::default().labels(labels)).await?.items;
         // Beside the chart's own there may be those of a forward.
-        services.retain(|service| service.annotations().contains_key(ANNOTATION));
-        let found = only(&services, labels).annotations().get(ANNOTATION).map(String::as_str);
-        assert_eq!(found, Some(expected), "{labels}");
+        services.retain(|service| service.annotations().contains_key(MARK));
+        let service = only(&services, labels);
+        assert_eq!(service.annotations().get(MARK).map(String::as_str), Some(expected), "{labels}");
+        let manager = service.labels().get("app.kubernetes.io/managed-by").map(String::as_str);
+        assert_eq!(manager, Some("Helm"), "{labels}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn labels_are_on_every_deployment_and_its_pods() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let (user, system) = (suite.contract.namespace("user")?, suite.contract.namespace("system")?);
+    for (namespace, labels, key, of_deployment, of_pod) in [
+        (system, WEBSERVER, MARK, "webserver-label", "webserver-pod-label"),
+        (system, DAEMON, MARK, "daemon-label", "daemon-pod-label"),
+        (user, CODE_SERVER, "layer", "location", "location"),
+    ] {
+        let deployments: Api<Deployment> = Api::namespaced(suite.client().clone(), namespace);
+        let deployments = deployments.list(&ListParams::default().labels(labels)).await?.items;
+        let found = only(&deployments, labels).labels().get(key).map(String::as_str);
+        assert_eq!(found, Some(of_deployment), "{labels}");
+        let pods: Api<Pod> = Api::namespaced(suite.client().clone(), namespace);
+        let pod = pod(&pods, labels).await?;
+        assert_eq!(pod.labels().get(key).map(String::as_str), Some(of_pod), "{labels}");
     }
     Ok(())
 }
@@ -60,7 +84,8 @@ async fn each_part_has_the_environment_that_it_was_given() -> anyhow::Result<()>
     let (user, system) = (suite.user_pods(), suite.system_pods());
     let of_webserver = variable(&system, WEBSERVER, "TEST_SET_ENV_VAR").await?;
     assert_eq!(of_webserver.as_deref(), Some("test_webserver_env_var"));
-    assert_eq!(variable(&system, DAEMON, "TEST_SET_ENV_VAR").await?, None);
+    let of_daemon = variable(&system, DAEMON, "TEST_SET_ENV_VAR").await?;
+    assert_eq!(of_daemon.as_deref(), Some("test_daemon_env_var"));
     assert_eq!(variable(&user, CODE_SERVER, "TEST_SET_ENV_VAR").await?, None);
     // A field of the pod.
     let name = pod(&user, CODE_SERVER).await?.name_any();
