@@ -33,19 +33,22 @@ fn base() -> anyhow::Result<Value> {
     Ok(merged(&merged(&full, &own), &servers))
 }
 
-/// The workloads whose pods a change replaces.
-async fn replaced(change: &Value) -> anyhow::Result<Vec<String>> {
-    let (before, after) =
-        tokio::try_join!(async { render(base()?).await }, async { render(merged(&base()?, change)).await })?;
+/// The workloads whose pods a change of `base` replaces.
+async fn replaced(base: &Value, change: &Value) -> anyhow::Result<Vec<String>> {
+    let (before, after) = tokio::try_join!(render(base.clone()), render(merged(base, change)))?;
     let (before, after) = (before.pods(), after.pods());
     let workloads = before.keys().filter(|workload| !workload.starts_with("Pod "));
     Ok(workloads.filter(|workload| after.get(*workload) != before.get(*workload)).cloned().collect())
 }
 
 async fn check(change: Value, expected: &[&str]) -> anyhow::Result<()> {
+    check_of(&base()?, change, expected).await
+}
+
+async fn check_of(base: &Value, change: Value, expected: &[&str]) -> anyhow::Result<()> {
     let mut expected = expected.to_vec();
     expected.sort_unstable();
-    assert_eq!(replaced(&change).await?, expected, "{change}");
+    assert_eq!(replaced(base, &change).await?, expected, "{change}");
     Ok(())
 }
 
@@ -99,6 +102,29 @@ async fn the_database_restarts_by_its_own_values_alone() -> anyhow::Result<()> {
     check(json!({"postgresql": {"podAnnotations": {"of": "changed"}}}), &[DATABASE]).await?;
     check(json!({"postgresql": {"postgresqlExtendedConf": {"maxConnections": 9}}}), &[DATABASE]).await?;
     check(json!({"postgresql": {"service": {"annotations": {"of": "changed"}}}}), &[]).await
+}
+
+#[tokio::test]
+async fn what_celery_s_workers_read_restarts_those_who_read_it() -> anyhow::Result<()> {
+    const FIRST: &str = "Deployment dagster-workers-first";
+    const SECOND: &str = "Deployment dagster-workers-second";
+    const WEBSERVER: &str = "Deployment dagster-dagster-webserver";
+    let celery = document("celery")?.values;
+    let launcher = |change: Value| json!({"runLauncher": {"config": {"celeryK8sRunLauncher": change}}});
+    let queues = |at: usize, key: &str, value: Value| {
+        let mut queues = celery["runLauncher"]["config"]["celeryK8sRunLauncher"]["workerQueues"].clone();
+        queues[at][key] = value;
+        launcher(json!({"workerQueues": queues}))
+    };
+    check_of(&celery, queues(1, "configSource", json!({"worker_concurrency": 7})), &[SECOND]).await?;
+    check_of(&celery, queues(0, "replicaCount", json!(9)), &[]).await?;
+    check_of(&celery, launcher(json!({"env": {"OF_WORKER": "changed"}})), &[FIRST, SECOND]).await?;
+    let all = launcher(json!({"configSource": {"worker_concurrency": 122}}));
+    check_of(&celery, all, &[WEBSERVER, DAEMON, FIRST, SECOND]).await?;
+    // Whoever talks to the broker has its password.
+    let password = json!({"rabbitmq": {"rabbitmq": {"password": "changed"}}});
+    let (flower, broker) = ("Deployment dagster-blossom", "StatefulSet dagster-broker");
+    check_of(&celery, password, &[WEBSERVER, DAEMON, FIRST, SECOND, flower, broker]).await
 }
 
 #[tokio::test]
