@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use tokio::sync::Mutex;
 
 use crate::cluster::{self, Select, State};
 use crate::contract::Contract;
@@ -96,28 +97,63 @@ impl Suite {
         launches: [Launch; N],
         body: impl AsyncFnOnce(&[Run; N]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let mut launched = Vec::new();
+        let known = Mutex::new(Vec::new());
         let all = async {
+            let mut launched = Vec::new();
             for launch in &launches {
-                launched.push(self.dagster.launch(launch).await?);
+                let run = self.dagster.launch(launch).await?;
+                known.lock().await.push(run.run_id.clone());
+                launched.push(run);
             }
             let runs: &[Run; N] = launched.as_slice().try_into()?;
             body(runs).await
         };
-        let outcome = AssertUnwindSafe(all).catch_unwind().await;
-        if matches!(outcome, Ok(Ok(()))) {
-            return Ok(());
+        self.told(all, async || known.lock().await.clone()).await
+    }
+
+    /// As [`Suite::with_run`], with the runs of a job, whoever launches them.
+    ///
+    /// # Errors
+    /// The body's own.
+    pub async fn with_runs_of<T>(
+        &self,
+        job: &str,
+        body: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let runs = async || {
+            let workers = format!("dagster/job={job},app.kubernetes.io/component=run_worker");
+            let jobs = self.user_jobs().list(&ListParams::default().labels(&workers)).await;
+            let jobs = jobs.map(|list| list.items).unwrap_or_else(|error| {
+                eprintln!("the runs of {job} are not known: {error}");
+                Vec::new()
+            });
+            let ids = jobs.iter().filter_map(|job| job.labels().get("dagster/run-id"));
+            ids.map(|id| RunId::from(id.as_str())).collect()
+        };
+        self.told(body, runs).await
+    }
+
+    /// Awaits `body`; when it fails, says what the runs did, and ends them.
+    async fn told<T>(
+        &self,
+        body: impl Future<Output = anyhow::Result<T>>,
+        runs: impl AsyncFnOnce() -> Vec<RunId>,
+    ) -> anyhow::Result<T> {
+        let outcome = AssertUnwindSafe(body).catch_unwind().await;
+        if matches!(outcome, Ok(Ok(_))) {
+            return outcome.unwrap_or_else(|panic| resume_unwind(panic));
         }
-        for run in &launched {
-            let diagnosis = Diagnosis::of(self, &run.run_id).await;
+        let runs = runs().await;
+        for run in &runs {
+            let diagnosis = Diagnosis::of(self, run).await;
             eprintln!("{diagnosis}");
             if let Err(error) = diagnosis.keep(self.contract.artifacts()) {
-                eprintln!("could not keep what was found of run {}: {error:#}", run.run_id);
+                eprintln!("could not keep what was found of run {run}: {error:#}");
             }
         }
-        for run in &launched {
-            if let Err(error) = self.stop(&run.run_id).await {
-                eprintln!("run {} may go on: {error}", run.run_id);
+        for run in &runs {
+            if let Err(error) = self.stop(run).await {
+                eprintln!("run {run} may go on: {error}");
             }
         }
         outcome.unwrap_or_else(|panic| resume_unwind(panic))

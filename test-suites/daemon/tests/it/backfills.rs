@@ -11,10 +11,14 @@ use crate::{DAEMON_LIMIT, REPOSITORY, workers};
 #[tokio::test]
 async fn a_backfill_runs_each_partition_once() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    suite.with_runs_of("lettered_job", each_partition_has_one(&suite)).await
+}
+
+async fn each_partition_has_one(suite: &Suite) -> anyhow::Result<()> {
     let partitions = ["a", "b", "c"];
     let backfill = suite.dagster.launch_backfill(&REPOSITORY, "lettered_job", &partitions).await?;
     let mut ran = Vec::new();
-    for run in workers(&suite, "lettered_job", partitions.len()).await? {
+    for run in workers(suite, "lettered_job", partitions.len()).await? {
         let ended = suite.dagster.await_end(&run, RUN_LIMIT).await?;
         assert_eq!(ended.status, RunStatus::Success);
         assert_eq!(ended.tag("dagster/backfill"), Some(backfill.as_str()));
@@ -26,7 +30,7 @@ async fn a_backfill_runs_each_partition_once() -> anyhow::Result<()> {
     }
     ran.sort();
     assert_eq!(ran, partitions);
-    timeout(DAEMON_LIMIT, completed(&suite, &backfill)).await?
+    timeout(DAEMON_LIMIT, completed(suite, &backfill)).await?
 }
 
 async fn completed(suite: &Suite, backfill: &str) -> anyhow::Result<()> {

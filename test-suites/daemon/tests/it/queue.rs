@@ -65,19 +65,23 @@ async fn of_the_runs_in_the_queue_the_one_of_higher_priority_goes_first() -> any
         .with_run(alone("priority", LONG), async |holder| {
             started(&suite, holder).await?;
             // The lower one first, so that by age it would go before.
-            let low = suite.dagster.launch(&ranked("-1")).await?;
-            let high = suite.dagster.launch(&ranked("1")).await?;
-            for run in [&low, &high] {
-                assert_eq!(suite.dagster.run(&run.run_id).await?.status, RunStatus::Queued);
-            }
-            end(&suite, holder).await?;
-            for run in [&high, &low] {
-                succeeds(&suite, run).await?;
-            }
-            let (high, low) =
-                (event(&suite, &high, "RUN_STARTING").await?, event(&suite, &low, "RUN_STARTING").await?);
-            assert!(high.is_before(&low), "the lower priority went first");
-            Ok(())
+            suite
+                .with_runs([ranked("-1"), ranked("1")], async |[low, high]| {
+                    for run in [low, high] {
+                        assert_eq!(suite.dagster.run(&run.run_id).await?.status, RunStatus::Queued);
+                    }
+                    end(&suite, holder).await?;
+                    for run in [high, low] {
+                        succeeds(&suite, run).await?;
+                    }
+                    let (high, low) = (
+                        event(&suite, high, "RUN_STARTING").await?,
+                        event(&suite, low, "RUN_STARTING").await?,
+                    );
+                    assert!(high.is_before(&low), "the lower priority went first");
+                    Ok(())
+                })
+                .await
         })
         .await
 }

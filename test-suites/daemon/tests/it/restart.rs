@@ -26,23 +26,26 @@ async fn replace_daemon(suite: &Suite) -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_daemon_that_is_killed_forgets_nothing_and_repeats_nothing() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    suite.with_runs_of("restart_job", forgets_and_repeats_nothing(&suite)).await
+}
+
+async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
     suite
-        .with_run(alone("restart", LONG), async |first| {
-            started(&suite, first).await?;
-            let waiting = suite.dagster.launch(&alone("restart", 0)).await?;
+        .with_runs([alone("restart", LONG), alone("restart", 0)], async |[first, waiting]| {
+            started(suite, first).await?;
             let sensor = suite.dagster.start_sensor(&REPOSITORY, "keyed_sensor_of_restart").await?;
-            workers(&suite, "restart_job", 1).await?;
-            let replaced = replace_daemon(&suite).await;
+            workers(suite, "restart_job", 1).await?;
+            let replaced = replace_daemon(suite).await;
             // The sensor's third look, which it counts from before the restart.
-            let sensed = workers(&suite, "restart_job", 2).await;
+            let sensed = workers(suite, "restart_job", 2).await;
             suite.dagster.stop_sensor(&sensor).await?;
             replaced?;
 
             assert_eq!(suite.dagster.run(&waiting.run_id).await?.status, RunStatus::Queued);
-            end(&suite, first).await?;
+            end(suite, first).await?;
             let ended = suite.dagster.await_end(&waiting.run_id, RUN_LIMIT).await?;
             assert_eq!(ended.status, RunStatus::Success);
-            for run in [first, &waiting] {
+            for run in [first, waiting] {
                 assert!(suite.jobs_of(run, "run_worker").await?.len() <= 1, "it was launched again");
             }
             let mut keys = Vec::new();

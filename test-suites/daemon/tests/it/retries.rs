@@ -28,25 +28,26 @@ async fn tag(suite: &Suite, run: &RunId, key: &str) -> anyhow::Result<String> {
 #[tokio::test]
 async fn a_run_that_fails_is_tried_again_as_often_as_its_tag_says() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
-    suite
-        .with_run(launch("failing_job").tag("dagster/max_retries", "1"), async |run| {
-            failed(&suite, &run.run_id).await?;
-            let runs = workers(&suite, "failing_job", 2).await?;
-            let [first, second] = &runs[..] else { panic!("not one run and one retry but {runs:?}") };
-            assert_eq!(first, &run.run_id);
-            let retry = failed(&suite, second).await?;
-            assert_eq!(retry.tag("dagster/retry_number"), Some("1"));
-            assert_eq!(retry.tag("dagster/parent_run_id"), Some(first.as_str()));
-            assert_eq!(retry.tag("dagster/root_run_id"), Some(first.as_str()));
-            let will_retry = timeout(CLUSTER_LIMIT, tag(&suite, second, "dagster/will_retry")).await??;
-            assert_eq!(will_retry, "false");
-            // Not its tag `dagster/auto_retry_run_id`: Dagster's processes write a run's tags as a whole, and that one can be lost.
-            let told = suite.dagster.events(first).await?;
-            assert!(
-                told.iter().any(|event| event.message == "Retrying the run"),
-                "the run does not tell of its retry"
-            );
-            Ok(())
-        })
-        .await
+    suite.with_runs_of("failing_job", is_tried_once_more(&suite)).await
+}
+
+async fn is_tried_once_more(suite: &Suite) -> anyhow::Result<()> {
+    let run = suite.dagster.launch(&launch("failing_job").tag("dagster/max_retries", "1")).await?;
+    failed(suite, &run.run_id).await?;
+    let runs = workers(suite, "failing_job", 2).await?;
+    let [first, second] = &runs[..] else { panic!("not one run and one retry but {runs:?}") };
+    assert_eq!(first, &run.run_id);
+    let retry = failed(suite, second).await?;
+    assert_eq!(retry.tag("dagster/retry_number"), Some("1"));
+    assert_eq!(retry.tag("dagster/parent_run_id"), Some(first.as_str()));
+    assert_eq!(retry.tag("dagster/root_run_id"), Some(first.as_str()));
+    let will_retry = timeout(CLUSTER_LIMIT, tag(suite, second, "dagster/will_retry")).await??;
+    assert_eq!(will_retry, "false");
+    // Not its tag `dagster/auto_retry_run_id`: Dagster's processes write a run's tags as a whole, and that one can be lost.
+    let told = suite.dagster.events(first).await?;
+    assert!(
+        told.iter().any(|event| event.message == "Retrying the run"),
+        "the run does not tell of its retry"
+    );
+    Ok(())
 }

@@ -8,8 +8,12 @@ use crate::{REPOSITORY, workers};
 #[tokio::test]
 async fn a_schedule_makes_one_run_for_each_of_its_ticks() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    suite.with_runs_of("scheduled_job", each_tick_has_one(&suite)).await
+}
+
+async fn each_tick_has_one(suite: &Suite) -> anyhow::Result<()> {
     let schedule = suite.dagster.start_schedule(&REPOSITORY, "each_minute").await?;
-    let made = workers(&suite, "scheduled_job", 2).await;
+    let made = workers(suite, "scheduled_job", 2).await;
     suite.dagster.stop_schedule(&schedule).await?;
 
     let made = made?;

@@ -8,9 +8,13 @@ use crate::{REPOSITORY, workers};
 #[tokio::test]
 async fn a_run_that_a_sensor_asks_for_again_is_made_once() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    suite.with_runs_of("sensed_job", each_key_has_one(&suite)).await
+}
+
+async fn each_key_has_one(suite: &Suite) -> anyhow::Result<()> {
     let sensor = suite.dagster.start_sensor(&REPOSITORY, "keyed_sensor").await?;
     // The second is of the third look, so the first was asked for at all three.
-    let made = workers(&suite, "sensed_job", 2).await;
+    let made = workers(suite, "sensed_job", 2).await;
     suite.dagster.stop_sensor(&sensor).await?;
 
     let mut keys = Vec::new();

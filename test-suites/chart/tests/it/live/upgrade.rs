@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde_json::Value;
 use suite_support::cluster;
 use suite_support::expect::only_container;
-use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, in_process, words};
+use suite_support::jobs::{CLUSTER_LIMIT, in_process, words};
 use suite_support::{Launch, RunId, RunStatus, Suite};
 
 use crate::helm::{self, Chart};
@@ -91,10 +91,14 @@ impl Release<'_> {
         // The webserver may have begun before the code server.
         self.suite.dagster.reload_location(LOCATION).await?;
         let launch = Launch::job("demo_job").config(in_process(words(&serde_json::json!(2))));
-        let run = self.suite.dagster.launch(&launch).await?;
-        let ended = self.suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-        assert_eq!(ended.status, RunStatus::Success);
-        self.ended(run.run_id).await
+        let mut launched = None;
+        self.suite
+            .succeeded(launch, async |run| {
+                launched = Some(run.run_id.clone());
+                Ok(())
+            })
+            .await?;
+        self.ended(launched.context("no run was launched")?).await
     }
 
     async fn ended(&self, run: RunId) -> anyhow::Result<Ended> {
