@@ -6,13 +6,14 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Context;
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::api::{Api, ListParams};
 use serde_json::Value;
-use suite_support::cluster;
-use suite_support::expect::only_container;
-use suite_support::jobs::{CLUSTER_LIMIT, in_process, words};
+use suite_support::cluster::{self, Select, State};
+use suite_support::expect::{only, only_container};
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, in_process, words};
 use suite_support::{Launch, RunId, RunStatus, Suite};
 
 use crate::helm::{self, Chart};
@@ -60,6 +61,19 @@ impl Release<'_> {
         self.helm(&[&arguments[..], &wait].concat(), ROLLOUT_LIMIT).await.map(drop)
     }
 
+    /// Brings the database to the schema of the deployed Dagster.
+    async fn migrate(&self) -> anyhow::Result<()> {
+        self.upgrade("migrate.enabled=true").await?;
+        let select = Select::Name(format!("{RELEASE}-dagster-webserver-instance-migrate"));
+        let jobs: Api<Job> = Api::namespaced(self.suite.client().clone(), self.namespace);
+        let finished = |jobs: &[Job]| jobs.iter().any(cluster::is_finished);
+        let what = "the migration to end";
+        let jobs = cluster::await_objects(jobs, &select, what, RUN_LIMIT, finished).await?;
+        let job = only(&jobs, "Job of the migration");
+        assert!(cluster::is_complete(job), "the migration failed: {}", job.state());
+        Ok(())
+    }
+
     async fn roll_back(&self) -> anyhow::Result<()> {
         self.helm(&["rollback", RELEASE, "1", "--wait", "--timeout", ROLLOUT], ROLLOUT_LIMIT).await.map(drop)
     }
@@ -79,7 +93,7 @@ impl Release<'_> {
             let list = ListParams::default().labels(selector);
             let mut found = self.suite.system_pods().list(&list).await?.items;
             found.retain(cluster::is_running);
-            pods.insert(selector, suite_support::expect::only(&found, selector).clone());
+            pods.insert(selector, only(&found, selector).clone());
         }
         Ok(pods)
     }
@@ -163,6 +177,10 @@ async fn an_upgrade_keeps_the_data_and_can_be_rolled_back() -> anyhow::Result<()
     assert!(replaced(&before, &upgraded).contains(&DATABASE), "the database's pod is the same");
     release.remembers(&[&of_released]).await?;
     let of_present = release.works().await?;
+
+    release.migrate().await?;
+    assert_eq!(replaced(&upgraded, &release.pods().await?), [""; 0]);
+    release.remembers(&[&of_released, &of_present]).await?;
 
     // A value of a ConfigMap reaches who reads it, and leaves the others alone.
     assert_eq!(release.variable("ADDED").await?, None);
