@@ -8,6 +8,7 @@ use suite_support::jobs::RUN_LIMIT;
 use suite_support::{RunStatus, Suite};
 
 use crate::queue::{end, started};
+use crate::schedules::have_one_for_each_tick;
 use crate::{DAEMON_LIMIT, LONG, REPOSITORY, alone, workers};
 
 const DAEMON: &str = "component=dagster-daemon";
@@ -33,12 +34,18 @@ async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
     suite
         .with_runs([alone("restart", LONG), alone("restart", 0)], async |[first, waiting]| {
             started(suite, first).await?;
+            let schedule = suite.dagster.start_schedule(&REPOSITORY, "each_minute_of_restart").await?;
             let sensor = suite.dagster.start_sensor(&REPOSITORY, "keyed_sensor_of_restart").await?;
             workers(suite, "restart_job", 1).await?;
             let replaced = replace_daemon(suite).await;
             // The sensor's third look, which it counts from before the restart.
             let sensed = workers(suite, "restart_job", 2).await;
             suite.dagster.stop_sensor(&sensor).await?;
+            // Stopped when it has just ticked once more, and not in the middle of a tick.
+            let job = "restart_scheduled_job";
+            let scheduled =
+                async { workers(suite, job, workers(suite, job, 1).await?.len() + 1).await }.await;
+            suite.dagster.stop_schedule(&schedule).await?;
             replaced?;
 
             assert_eq!(suite.dagster.run(&waiting.run_id).await?.status, RunStatus::Queued);
@@ -55,7 +62,7 @@ async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
                 keys.push(ended.tag("dagster/run_key").unwrap_or_default().to_owned());
             }
             assert_eq!(keys, ["asked for at each look", "asked for at the third look"]);
-            Ok(())
+            have_one_for_each_tick(suite, &schedule, &scheduled?).await
         })
         .await
 }

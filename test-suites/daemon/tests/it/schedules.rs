@@ -1,7 +1,8 @@
 //! Schedules.
 
+use suite_support::dagster::Schedule;
 use suite_support::jobs::RUN_LIMIT;
-use suite_support::{RunStatus, Suite};
+use suite_support::{RunId, RunStatus, Suite};
 
 use crate::{REPOSITORY, workers};
 
@@ -22,7 +23,16 @@ async fn each_tick_has_one(suite: &Suite) -> anyhow::Result<()> {
         assert_eq!(ended.status, RunStatus::Success);
         assert_eq!(ended.tag("dagster/schedule_name"), Some("each_minute"));
     }
-    let mut ticks = suite.dagster.ticks(&schedule).await?;
+    have_one_for_each_tick(suite, &schedule, &made).await
+}
+
+/// A schedule has ticked each minute, and made one of these runs each time.
+pub(crate) async fn have_one_for_each_tick(
+    suite: &Suite,
+    schedule: &Schedule,
+    made: &[RunId],
+) -> anyhow::Result<()> {
+    let mut ticks = suite.dagster.ticks(schedule).await?;
     ticks.sort_by(|one, other| one.timestamp.total_cmp(&other.timestamp));
     let ran: Vec<_> = ticks.iter().flat_map(|tick| tick.run_ids.clone()).collect();
     assert_eq!(ran, made, "{ticks:?}");

@@ -16,6 +16,7 @@ from dagster import (
 )
 
 LETTERS = StaticPartitionsDefinition(["a", "b", "c"])
+EACH_MINUTE = "* * * * *"
 
 
 @op(config_schema={"seconds": Field(IntSource, default_value=0)})
@@ -54,6 +55,11 @@ def restart_job():
 
 
 @job(executor_def=in_process_executor)
+def restart_scheduled_job():
+    work()
+
+
+@job(executor_def=in_process_executor)
 def failing_job():
     fail()
 
@@ -84,7 +90,8 @@ def automation():
         queued_job,
         failing_job,
         lettered_job,
-        ScheduleDefinition(name="each_minute", job=scheduled_job, cron_schedule="* * * * *"),
+        ScheduleDefinition(name="each_minute", job=scheduled_job, cron_schedule=EACH_MINUTE),
+        ScheduleDefinition(name="each_minute_of_restart", job=restart_scheduled_job, cron_schedule=EACH_MINUTE),
         keyed_sensor("keyed_sensor", sensed_job),
         keyed_sensor("keyed_sensor_of_restart", restart_job),
     ]
