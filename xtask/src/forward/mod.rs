@@ -308,3 +308,24 @@ impl Forward {
         Err(wrong_port(&self.pods.seen().ready, self.spec.port).unwrap_or_else(|| anyhow!(trouble)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(ports: &[u16]) -> Target {
+        let (name, uid) = ("web-0".to_owned(), "u".to_owned());
+        Target { name, uid, address: None, ports: ports.to_vec() }
+    }
+
+    #[test]
+    fn a_port_that_no_pod_declares_is_named_with_those_that_are() {
+        let wrong = wrong_port(&[pod(&[3000, 9090])], 80).unwrap().to_string();
+        assert!(wrong.contains("port 80 of pod web-0") && wrong.contains("declare 3000, 9090"), "{wrong}");
+        assert!(wrong.contains("correct `port` in suite.yaml"), "{wrong}");
+        assert!(wrong_port(&[pod(&[3000]), pod(&[80])], 80).is_none());
+        // To declare ports is optional.
+        assert!(wrong_port(&[pod(&[])], 80).is_none());
+        assert!(wrong_port(&[], 80).is_none());
+    }
+}

@@ -220,6 +220,7 @@ pub(super) async fn no_match(api: &Api<Pod>, namespace: &str, selector: &str) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake_api;
 
     fn pod(name: &str, created: u32, more: &str, ready: &str) -> Pod {
         serde_yaml::from_str(&format!(
@@ -284,5 +285,34 @@ mod tests {
             "no pod of the selector app=a was ready within 5 s: pod a is not ready (probe failed)"
         );
         assert_eq!(Seen::default().why_none("app=a", Duration::ZERO), "no pod matches the selector app=a");
+    }
+
+    /// What is said of a selector that matches none of the namespace's pods.
+    async fn unmatched(selector: &str, labels: &[&str]) -> String {
+        let (client, mut server) = fake_api::client();
+        let pods: Vec<Pod> = labels
+            .iter()
+            .map(|labels| {
+                serde_yaml::from_str(&format!("metadata: {{name: p, labels: {{{labels}}}}}")).unwrap()
+            })
+            .collect();
+        let list = serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods});
+        tokio::spawn(async move {
+            let (_, send) = server.next_request().await.unwrap();
+            send.send_response(fake_api::answer(http::StatusCode::OK, &list));
+        });
+        no_match(&Api::namespaced(client, "ns"), "ns", selector).await.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_selector_that_matches_nothing_is_compared_with_the_labels_that_are_there() {
+        let near = unmatched("component=webservr", &["component: webserver", "component: daemon"]).await;
+        assert!(near.contains("matches the selector component=webservr"), "{near}");
+        assert!(near.contains("did you mean `component=webserver`?"), "{near}");
+        let other = unmatched("component=webserver", &["app: web", "app: worker"]).await;
+        assert!(other.contains("none of its 2 pods has such a label"), "{other}");
+        let none = unmatched("component=webserver", &[]).await;
+        assert!(none.contains("the namespace has no pods"), "{none}");
+        assert!(none.contains("correct `selector` in suite.yaml"), "{none}");
     }
 }
