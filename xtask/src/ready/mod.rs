@@ -18,6 +18,7 @@ use crate::release::Installed;
 pub mod asked;
 pub mod cause;
 pub mod corpus;
+mod logs;
 mod message;
 mod object;
 mod observe;
@@ -112,6 +113,8 @@ pub(crate) async fn watch(place: Place<'_>, releases: &[Installed]) -> Result<()
             let doomed = doomed_since.is_some_and(|since| since.elapsed() >= AFTER_DOOM);
             if doomed || late.is_some() {
                 let late = late.filter(|_| !doomed).map(|release| release.timeout);
+                let mut verdicts = verdicts;
+                logs::add(client, &mut verdicts).await;
                 let mut text = message::compose(&world, &verdicts, late);
                 if let Some(error) = &watching.error {
                     text.push_str(&format!("\nWhat is known may be old: {error}"));
