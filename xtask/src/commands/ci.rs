@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use jiff::Timestamp;
 use xshell::{Shell, cmd};
 
@@ -36,7 +36,7 @@ pub(super) async fn run(args: &Ci, env: &Env) -> Result<Exit> {
         return Ok(exit);
     }
     let real = tokio::select! {
-        counts = real_tools(env) => counts?,
+        counts = real_tools(env, args.nightly) => counts?,
         signal = signals.next() => return Ok(Exit::Interrupted(signal)),
     };
     let passed = counts.passed + verdict.passed + real.passed;
@@ -74,8 +74,8 @@ async fn checks(env: &Env) -> Result<Counts> {
 }
 
 /// The charts of all suites, looked over by helm; kind-client against kind itself and readiness against failures, each with a
-/// cluster of its own.
-async fn real_tools(env: &Env) -> Result<Counts> {
+/// cluster of its own; at night also the forwards through rollouts, a killed pod and the end of an API server.
+async fn real_tools(env: &Env, nightly: bool) -> Result<Counts> {
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;
     let helm = Helm { program: machine.helm.clone(), version: None, kubeconfig: "/dev/null".into() };
@@ -106,6 +106,11 @@ async fn real_tools(env: &Env) -> Result<Counts> {
     )
     .env("K8S_TEST_FEW_KILLS", "1");
     let long = counted("long tests", tests).await?;
+    if nightly {
+        let program = std::env::current_exe().context("find this program's own file")?;
+        let rollouts = cmd!(sh, "{program} bench forward --runs 0 --rollouts 10");
+        step("forward", rollouts, "requests failed; see target/bench/forward.md").await?;
+    }
     let start = Timestamp::now();
     let mut sabotage = Counts::default();
     let (passed, failed) = super::corpus::live_afresh(&session, &machine, async |cluster| {

@@ -85,6 +85,11 @@ pub(super) async fn run(args: &BenchForward, env: &Env) -> Result<Exit> {
     let cleaned = bench.clean().await;
     let mut report = bench.report.into_inner().unwrap_or_else(PoisonError::into_inner);
     report.complete = matches!(measured, Ok(Exit::Passed));
+    let failed = report.noticed.iter().any(|(_, noticed)| noticed.failed > 0);
+    let measured = measured.map(|exit| match exit {
+        Exit::Passed if failed => Exit::TestsFailed,
+        exit => exit,
+    });
     if !report.runs.is_empty() || !report.noticed.is_empty() {
         report.write(&folder)?;
         print!("{}", report.markdown());
