@@ -26,6 +26,7 @@ use crate::forward::{self, Forward, Place};
 use crate::namespaces::Namespaces;
 use crate::pipeline::{self, Ground, Session};
 use crate::plan::{ClusterPlan, Files, Plan};
+use crate::reaper::Reaper;
 use crate::{commands, names};
 
 mod load;
@@ -74,6 +75,7 @@ pub(super) async fn run(args: &BenchForward, env: &Env) -> Result<Exit> {
     let facts = Facts { processors: processors(), load: load_of_machine(), ..Facts::default() };
     let (requests, mebibytes, rollouts) = (args.requests, args.body, args.rollouts);
     let report = Mutex::new(Report { facts, requests, mebibytes, rollouts, ..Report::default() });
+    let _reaper = Reaper::start(Policy::of(&plan), &session.ledger)?;
     let bench = Bench { session, plan, args, report };
     let mut signals = commands::Signals::listen()?;
     let measured = tokio::select! {
