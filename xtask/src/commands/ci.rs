@@ -103,8 +103,8 @@ async fn real_tools(env: &Env, nightly: bool) -> Result<Counts> {
     let tests = Run::new(
         cmd!(sh, "{cargo} test --quiet --package xtask --lib --test it -- --ignored --test-threads 1"),
         STEP,
-    )
-    .env("K8S_TEST_FEW_KILLS", "1");
+    );
+    let tests = if nightly { tests } else { tests.env("K8S_TEST_FEW_KILLS", "1") };
     let long = counted("long tests", tests).await?;
     if nightly {
         let program = std::env::current_exe().context("find this program's own file")?;
