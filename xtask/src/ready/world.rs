@@ -32,7 +32,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// Whether it is of a Job of the same name as one of `items`, or of a pod of such a Job, that was made before a time.
+    /// Whether it is of a Job or pod of the same name as one of `items`, or of a pod of such a Job, that was made before a time.
     pub(super) fn is_of_earlier(&self, items: &[Item], time: Timestamp) -> bool {
         let Change::Applied(object) = self else { return false };
         let namespace = object.key().namespace;
@@ -41,7 +41,8 @@ impl Change {
         let is_one = match object {
             Object::Job(job) => is_named(&job.name_any()),
             Object::Pod(pod) => {
-                pod.owner_references().iter().any(|owner| owner.kind == "Job" && is_named(&owner.name))
+                let mut owners = pod.owner_references().iter();
+                is_named(&pod.name_any()) || owners.any(|owner| owner.kind == "Job" && is_named(&owner.name))
             }
             _ => false,
         };

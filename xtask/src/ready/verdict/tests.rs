@@ -191,3 +191,18 @@ fn services_that_select_no_pod_are_told_of() {
     let told: Vec<_> = told.iter().map(|(item, labels)| (item.key.name.as_str(), labels.as_str())).collect();
     assert_eq!(told, [("typo", "controller-revision-hash=b")]);
 }
+
+#[test]
+fn what_an_earlier_hook_of_its_name_did_says_nothing_of_a_hook() {
+    const HOOK: &str =
+        "{apiVersion: v1, kind: Pod, metadata: {name: web-0, annotations: {helm.sh/hook: pre-upgrade}}}";
+    let hooks = Asked::hooks(HOOK, "ns").unwrap();
+    let made = |second: i64| {
+        let mut pod = ended(1);
+        pod["metadata"]["ownerReferences"] = json!([]);
+        pod["metadata"]["creationTimestamp"] = json!(at(second).to_string());
+        Change::Applied(Object::parse(pod).unwrap())
+    };
+    assert!(made(1).is_of_earlier(&hooks.items, at(5)));
+    assert!(!made(6).is_of_earlier(&hooks.items, at(5)));
+}
