@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, LogParams};
+use kube::api::{Api, DeleteParams, LogParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Resource, ResourceExt};
@@ -134,6 +134,14 @@ where
             Err(Error::TimedOut { awaited: format!("{awaited} ({select})"), limit, state })
         }
     }
+}
+
+/// Ends a pod at once, without a grace in which its programs could tidy up.
+///
+/// # Errors
+/// The API server refuses or does not answer.
+pub async fn kill(pods: &Api<Pod>, name: &str) -> Result<(), kube::Error> {
+    pods.delete(name, &DeleteParams::default().grace_period(0)).await.map(drop)
 }
 
 /// Brings the objects up to date; says whether all there are have been seen.

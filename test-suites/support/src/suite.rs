@@ -139,10 +139,10 @@ impl Suite {
         body: impl Future<Output = anyhow::Result<T>>,
         runs: impl AsyncFnOnce() -> Vec<RunId>,
     ) -> anyhow::Result<T> {
-        let outcome = AssertUnwindSafe(body).catch_unwind().await;
-        if matches!(outcome, Ok(Ok(_))) {
-            return outcome.unwrap_or_else(|panic| resume_unwind(panic));
-        }
+        let failed = match AssertUnwindSafe(body).catch_unwind().await {
+            Ok(Ok(done)) => return Ok(done),
+            failed => failed,
+        };
         let runs = runs().await;
         for run in &runs {
             let diagnosis = Diagnosis::of(self, run).await;
@@ -156,7 +156,7 @@ impl Suite {
                 eprintln!("run {run} may go on: {error}");
             }
         }
-        outcome.unwrap_or_else(|panic| resume_unwind(panic))
+        failed.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     /// As [`Suite::with_run`], with a run that has ended well.

@@ -10,12 +10,23 @@ use kube::{Api, Client};
 use super::asked::Item;
 use super::verdict::Verdict;
 
-/// The last lines that are asked for.
+/// How many of a container's last lines are looked at.
 const LINES: i64 = 20;
 /// At most so many bytes of them.
 const BYTES: i64 = 64 << 10;
 /// How long they may take: whoever waits for the message is to have it.
 const TIME: Duration = Duration::from_secs(1);
+
+/// Asks for the last lines of a container, or of its attempt before.
+pub(super) fn last_lines(container: &str, previous: bool) -> LogParams {
+    LogParams {
+        container: Some(container.to_owned()),
+        tail_lines: Some(LINES),
+        limit_bytes: Some(BYTES),
+        previous,
+        ..LogParams::default()
+    }
+}
 
 /// Adds the last lines of the containers that keep something from being ready and have none yet.
 pub(super) async fn add(client: &Client, verdicts: &mut [(Item, Verdict)]) {
@@ -23,14 +34,8 @@ pub(super) async fn add(client: &Client, verdicts: &mut [(Item, Verdict)]) {
         let (Verdict::Wait { cause, .. } | Verdict::Doomed(cause)) = verdict else { return };
         let (Some(pod), Some(container), None) = (&cause.pod, &cause.container, &cause.log) else { return };
         let pods: Api<Pod> = Api::namespaced(client.clone(), &item.key.namespace);
-        let params = LogParams {
-            container: Some(container.clone()),
-            tail_lines: Some(LINES),
-            limit_bytes: Some(BYTES),
-            ..LogParams::default()
-        };
         // One that has not begun has none.
-        let text = tokio::time::timeout(TIME, pods.logs(pod, &params)).await;
+        let text = tokio::time::timeout(TIME, pods.logs(pod, &last_lines(container, false))).await;
         cause.log = text.ok().and_then(Result::ok).filter(|text| !text.trim().is_empty());
     });
     join_all(read).await;

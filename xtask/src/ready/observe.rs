@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Event, Node, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{ApiResource, DynamicObject, LogParams};
+use kube::api::{ApiResource, DynamicObject};
 use kube::core::{GroupVersionKind, PartialObjectMeta};
 use kube::discovery::{self, Scope};
 use kube::runtime::WatchStreamExt;
@@ -23,11 +23,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use super::asked::Asked;
+use super::logs::last_lines;
 use super::object::{Key, Object, autoscaler_status, qualified_name};
 use super::world::{Change, LogOf};
-
-/// How many of a container's last lines are looked at.
-const LOG_LINES: i64 = 20;
 
 /// How long a log may take to come: a verdict may wait for it.
 const LOG_TIME: Duration = Duration::from_secs(2);
@@ -151,13 +149,7 @@ impl Watching {
 async fn read_log(pods: &Api<Pod>, of: &LogOf) -> String {
     // Of a container that waits for its next attempt, the last attempt's log is the current one.
     for previous in [true, false] {
-        let params = LogParams {
-            container: Some(of.container.clone()),
-            tail_lines: Some(LOG_LINES),
-            limit_bytes: Some(64 << 10),
-            previous,
-            ..LogParams::default()
-        };
+        let params = last_lines(&of.container, previous);
         let running = pods.get_opt(&of.pod.name).await.ok().flatten().is_some_and(|pod| {
             super::world::containers(&pod).iter().any(|(status, _)| {
                 let now = status.state.as_ref().and_then(|state| state.running.as_ref()).is_some();

@@ -1,7 +1,7 @@
 //! A worker is killed while it follows a step. Celery lets it say that a task is done either when it begins, as is the default, or when it is done.
 
 use kube::ResourceExt;
-use kube::api::DeleteParams;
+use suite_support::cluster;
 use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
@@ -14,8 +14,7 @@ async fn kill_worker(suite: &Suite, run: &Run, queue: &str) -> anyhow::Result<St
     let worker = only(&workers(suite, queue, 1, RUN_LIMIT).await?, "worker").name_any();
     let events = suite.dagster.events(&run.run_id).await?;
     assert_eq!(events.iter().find(|event| is_taken(event)).and_then(taker), Some(worker.as_str()));
-    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    suite.system_pods().delete(&worker, &at_once).await?;
+    cluster::kill(&suite.system_pods(), &worker).await?;
     Ok(worker)
 }
 

@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 use kube::ResourceExt;
-use kube::api::DeleteParams;
 use serde_json::json;
+use suite_support::cluster;
 use suite_support::expect::only;
 use suite_support::jobs::{RUN_LIMIT, words};
 use suite_support::{Launch, RunStatus, Suite, monitoring};
@@ -18,8 +18,7 @@ async fn a_run_whose_pod_is_killed_fails() -> anyhow::Result<()> {
         .with_run(slow("acks_early_job_celery_k8s", 600), async |run| {
             suite.running_step(run).await?;
             let pod = only(&suite.pods_of(run, "run_worker").await?, "pod of the run").name_any();
-            let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-            suite.user_pods().delete(&pod, &at_once).await?;
+            cluster::kill(&suite.user_pods(), &pod).await?;
             let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
             assert_eq!(ended.status, RunStatus::Failure);
             let events = suite.dagster.events(&run.run_id).await?;

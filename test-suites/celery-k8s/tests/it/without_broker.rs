@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::DeleteParams;
 use suite_support::cluster::{self, Select};
 use suite_support::expect::only;
 use suite_support::jobs::CLUSTER_LIMIT;
@@ -40,8 +39,7 @@ async fn a_run_launched_after_the_broker_came_back_succeeds_with_the_same_worker
     let workers =
         cluster::await_objects(suite.system_pods(), &select, what, CLUSTER_LIMIT, all_ready).await?;
 
-    let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    suite.system_pods().delete(&before.name_any(), &at_once).await?;
+    cluster::kill(&suite.system_pods(), &before.name_any()).await?;
     let back = |pods: &[Pod]| ready(pods) && pods[0].uid() != before.uid();
     let what = "the broker to come back";
     cluster::await_objects(suite.system_pods(), &broker, what, CLUSTER_LIMIT, back).await?;

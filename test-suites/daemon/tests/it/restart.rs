@@ -1,7 +1,7 @@
 //! A daemon that is killed.
 
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 use suite_support::cluster::{self, Select, is_ready};
 use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
@@ -17,7 +17,7 @@ async fn replace_daemon(suite: &Suite) -> anyhow::Result<()> {
     let pods = suite.system_pods();
     let found = pods.list(&ListParams::default().labels(DAEMON)).await?.items;
     let daemon = only(&found, "daemon");
-    pods.delete(&daemon.name_any(), &DeleteParams::default().grace_period(0)).await?;
+    cluster::kill(&pods, &daemon.name_any()).await?;
     let another = |pods: &[_]| matches!(pods, [pod] if is_ready(pod) && pod.uid() != daemon.uid());
     let select = Select::Labels(DAEMON.to_owned());
     cluster::await_objects(pods, &select, "a new daemon", DAEMON_LIMIT, another).await?;

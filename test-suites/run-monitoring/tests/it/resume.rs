@@ -65,9 +65,7 @@ async fn a_run_whose_job_is_deleted_is_resumed() -> anyhow::Result<()> {
 async fn a_run_whose_pod_is_killed_is_resumed() -> anyhow::Result<()> {
     survives(slow(25), async |suite, run| {
         let pods = suite.pods_of(run, "run_worker").await?;
-        let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        suite.user_pods().delete(&only(&pods, "pod of the run").name_any(), &at_once).await?;
-        Ok(())
+        Ok(cluster::kill(&suite.user_pods(), &only(&pods, "pod of the run").name_any()).await?)
     })
     .await
 }

@@ -1,9 +1,8 @@
 //! Servers that go and come back. Each test has a location of its own.
 
 use kube::ResourceExt;
-use kube::api::DeleteParams;
 use serde_json::json;
-use suite_support::cluster::is_ready;
+use suite_support::cluster::{self, is_ready};
 use suite_support::dagster::Event;
 use suite_support::expect::{only, only_container};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
@@ -45,7 +44,7 @@ async fn after_its_code_server_was_killed_a_location_is_there_again() -> anyhow:
     let suite = Suite::connect().await?;
     let servers = await_server(&suite, "killed", "its code server", |pods| pods.len() == 1).await?;
     let first = only(&servers, "code server");
-    suite.user_pods().delete(&first.name_any(), &DeleteParams::default().grace_period(0)).await?;
+    cluster::kill(&suite.user_pods(), &first.name_any()).await?;
     let another = |pods: &[_]| matches!(pods, [pod] if is_ready(pod) && pod.uid() != first.uid());
     await_server(&suite, "killed", "a new code server", another).await?;
     suite.dagster.await_location("killed", CLUSTER_LIMIT).await?;
