@@ -47,7 +47,8 @@ impl Diagnosis {
         );
         let mut logs = Vec::new();
         for pod in pods.iter().flatten() {
-            for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
+            let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+            for container in init.chain(pod.spec.iter().flat_map(|spec| &spec.containers)) {
                 let name = pod.name_any();
                 let text = cluster::logs(&pods_api, &name, &container.name, None).await;
                 logs.push(Log {

@@ -143,9 +143,8 @@ pub(crate) async fn doomed(place: Place<'_>, asked: &Asked, patience: &Patience)
     if asked.items.is_empty() {
         return std::future::pending().await;
     }
-    let Place { client, clock, beside, .. } = place;
-    let mut all = beside.clone();
-    all.extend(asked);
+    let Place { client, clock, .. } = place;
+    let all = with_beside(place, asked);
     let mut watching = Watching::new(client, &all).await;
     // Kubernetes' times are whole seconds.
     let begun = clock.now() - SignedDuration::from_secs(1);
@@ -168,6 +167,55 @@ pub(crate) async fn doomed(place: Place<'_>, asked: &Asked, patience: &Patience)
             () = tokio::time::sleep_until(wake) => {}
         }
     }
+}
+
+/// Which hooks of `asked` are there and have not ended by now, `late` after `begun`, in the words of [`wait`]; nothing where
+/// there is no such one.
+pub(crate) async fn unfinished(
+    place: Place<'_>,
+    asked: &Asked,
+    patience: &Patience,
+    begun: Timestamp,
+    late: Duration,
+) -> Option<String> {
+    if asked.items.is_empty() {
+        return None;
+    }
+    let Place { client, clock, .. } = place;
+    let all = with_beside(place, asked);
+    let mut watching = Watching::new(client, &all).await;
+    // Kubernetes' times are whole seconds.
+    let begun = begun - SignedDuration::from_secs(1);
+    let mut world = World::since(begun);
+    let sync = async {
+        while !watching.is_synced() {
+            if let Some(change) = watching.next().await
+                && !change.is_of_earlier(&asked.items, begun)
+            {
+                let logs = world.apply(clock.now(), change);
+                watching.want(logs);
+            }
+        }
+    };
+    // What is known by then is told.
+    let _ = tokio::time::timeout(SYNC, sync).await;
+    let mut verdicts = verdict::judge(&world, &all, &asked.items, patience, clock.now());
+    verdicts.retain(|(item, verdict)| {
+        let is_there = world.jobs.contains_key(&item.key) || world.pods.contains_key(&item.key);
+        is_there && *verdict != Verdict::Ready
+    });
+    if verdicts.is_empty() {
+        return None;
+    }
+    logs::add(client, &mut verdicts).await;
+    Some(message::compose(&world, &verdicts, Some(late)))
+}
+
+/// `asked` and what was applied beside the releases.
+fn with_beside(place: Place<'_>, asked: &Asked) -> Asked {
+    let mut all = place.beside.clone();
+    all.extend(asked);
+    all
 }
 
 /// Judges all releases' items, each with its release's patience; what one depends on may be another's.

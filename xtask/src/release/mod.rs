@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
+use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::config::{Release, Suite};
@@ -167,7 +168,7 @@ async fn install_one(
     let upgrade = || installer.helm.upgrade_install(&install, release.timeout);
     let hooks = Asked::hooks(&one.manifest, namespace)?;
     let ready::Place { client, clock, .. } = place;
-    let begun = clock.now();
+    let (begun, started) = (clock.now(), Instant::now());
     if let Some(before) = before {
         // The name by which helm's server-side apply goes: that of its program (its pkg/kube/client.go).
         let manager = installer.helm.program.file_name().unwrap_or("helm");
@@ -180,11 +181,16 @@ async fn install_one(
     let mut installed = tokio::select! {
         installed = upgrade() => installed,
         failure = ready::doomed(place, &hooks, &release.patience) => {
-            let text = format!("{}
-    It is a hook of the release {}, for which helm waits.", failure.text, release.name);
-            return Err(coded(Exit::NotReady, anyhow!(text)));
+            return Err(hook_failed(&failure.text, release));
         }
     };
+    if installed.is_err() && started.elapsed() >= release.timeout {
+        // Of a hook that hangs helm says no more than its name.
+        let hanging = ready::unfinished(place, &hooks, &release.patience, begun, release.timeout).await;
+        if let Some(text) = hanging {
+            return Err(hook_failed(&text, release));
+        }
+    }
     if installed.as_ref().is_err_and(lock::is_locked) {
         if ours || lock::is_of_a_dead_run(client, &name, clock.now()).await.or_exit(Exit::Environment)? {
             lock::unlock(client, &name).await.or_exit(Exit::Environment)?;
@@ -205,6 +211,11 @@ async fn install_one(
         timeout: release.timeout,
         texts: Texts { rendered: one.manifest.clone(), installed: manifest },
     })
+}
+
+fn hook_failed(text: &str, release: &Release) -> anyhow::Error {
+    let text = format!("{text}\n    It is a hook of the release {}, for which helm waits.", release.name);
+    coded(Exit::NotReady, anyhow!(text))
 }
 
 /// Fills in the values files' templates; the files helm reads stay in `folder` for whoever wants to look.

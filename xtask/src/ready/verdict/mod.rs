@@ -4,7 +4,7 @@
 //! chance is over; until then, and where nobody can tell, the answer is to wait.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Resource, ResourceExt};
 
 use super::asked::{Asked, Item, Kind};
@@ -111,8 +111,27 @@ impl Look<'_> {
         match findings.into_iter().next() {
             Some(Finding { cause, doomed_at: Some(time) }) if time <= self.now => Verdict::Doomed(cause),
             Some(Finding { cause, doomed_at }) => Verdict::Wait { cause, until: doomed_at },
-            None => Verdict::Wait { cause: Cause::new(CauseKind::Unfinished, waiting), until: None },
+            None => {
+                let cause = self.at_work(item, Cause::new(CauseKind::Unfinished, waiting));
+                Verdict::Wait { cause, until: None }
+            }
         }
+    }
+
+    /// Adds which container of a Job is at work: what it says last may tell what it waits for.
+    fn at_work(&self, item: &Item, cause: Cause) -> Cause {
+        if item.kind != Kind::Job {
+            return cause;
+        }
+        let pods = self.current_pods(item);
+        let at_work = pods.iter().find_map(|(key, pod)| {
+            let running = |status: &&ContainerStatus| {
+                status.state.as_ref().is_some_and(|state| state.running.is_some())
+            };
+            let status = containers(pod).into_iter().map(|(status, _)| status).find(running)?;
+            Some((&key.name, &status.name))
+        });
+        at_work.map_or(cause.clone(), |(pod, container)| cause.at(pod, Some(container)))
     }
 
     fn is_any_pod_unready(&self, item: &Item) -> bool {

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::super::processors;
 use super::load::Load;
 use crate::cluster::Cluster;
 use crate::events::Step;
@@ -25,8 +26,6 @@ use crate::watch::{self, Objects};
 /// The Deployment, as its manifest names it.
 const NAME: &str = "bench-forward";
 const SELECTOR: &str = "app=bench-forward";
-/// Clients at the same time.
-const CLIENTS: usize = 4;
 /// Between two events, so that each is met by requests.
 const BETWEEN: Duration = Duration::from_secs(2);
 /// How long a rollout may take.
@@ -59,7 +58,8 @@ pub(super) async fn measure(
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let ready = Readiness::watch(pods.clone());
-    let load = Load::start(address, CLIENTS);
+    // More would wait for each other, and with them what they measure.
+    let load = Load::start(address, processors());
     for n in 1..=rollouts {
         step.progress(format!("rollout {n} of {rollouts}"));
         let text = n.to_string();

@@ -1,10 +1,9 @@
-//! The same with Docker, kind and helm: runs that are killed leave nothing on real clusters.
+//! Runs that are killed leave nothing on real clusters.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+use super::{Folder, delete, get, processes, said, xtask};
 
 /// By when everything has to be gone.
 const SOON: Duration = Duration::from_secs(30);
@@ -25,22 +24,17 @@ metadata: {name: '{{ .Release.Name }}-settings'}
 ";
 
 struct Real {
-    folder: TempDir,
+    folder: Folder,
     /// In the environment of all that is started here.
     mark: String,
 }
 
 impl Real {
     fn new() -> Real {
-        let folder = tempfile::tempdir().unwrap();
-        for path in ["suite", "chart/templates"] {
-            std::fs::create_dir_all(folder.path().join(path)).unwrap();
-        }
-        let write = |path: &str, text: &str| std::fs::write(folder.path().join(path), text).unwrap();
-        write("chart/Chart.yaml", "apiVersion: v2\nname: chart\nversion: 1.0.0\n");
-        write("chart/templates/settings.yaml", CHART);
-        write("suite/fixtures.yaml", FIXTURES);
-        write(
+        let folder = Folder::new();
+        folder.chart(CHART);
+        folder.write("suite/fixtures.yaml", FIXTURES);
+        folder.write(
             "suite/suite.yaml",
             "namespaces: {user: killed}\nfixtures: [fixtures.yaml]\nreleases: [{name: app, chart: ../chart, namespace: user}]\nrun: {command: [sh, -c, 'sleep 600 & sleep 1; kill $!']}\n",
         );
@@ -50,20 +44,17 @@ impl Real {
 
     fn start(&self, cluster: Option<&str>, output: &str) -> Child {
         let (name, value) = self.mark.split_once('=').unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.arg("k8s-test").arg(self.folder.path().join("suite")).args(["--output", output]);
+        let mut command = xtask(&self.folder, &["k8s-test", &self.folder.suite(), "--output", output]);
         match cluster {
-            Some(name) => command.args(["--kind-cluster", name]).env_remove("CI"),
+            Some(name) => command.args(["--kind-cluster", name]),
             None => command.env("CI", "true"),
         };
         let log = std::fs::File::create(self.folder.path().join(format!("{output}.log"))).unwrap();
-        command.env(name, value).current_dir(self.folder.path()).stdin(Stdio::null());
-        command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+        command.env(name, value).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
     }
 
-    /// What is said in a file of this folder.
     fn text(&self, path: &str) -> String {
-        std::fs::read_to_string(self.folder.path().join(path)).unwrap_or_default()
+        self.folder.text(path)
     }
 
     /// How far a run has come: the lines that it has printed and those of its journal.
@@ -98,35 +89,14 @@ impl Real {
             left.extend(nodes.lines().map(|id| format!("container {id}")));
             return left;
         }
-        let node = format!("{KEPT}-control-plane");
-        let kubectl = ["exec", &node, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "get"];
         let selector = format!("k8s-test.local/run={run}");
-        let objects = ["namespaces,clusterroles", "--selector", &selector, "--output", "json"];
-        let list: serde_json::Value =
-            serde_json::from_str(&said("docker", &[&kubectl[..], &objects].concat())).unwrap();
+        let list = get(KEPT, &["namespaces,clusterroles", "--selector", &selector]);
         // A namespace that is going takes its time, and nobody has to wait for it.
         let stays = |object: &&serde_json::Value| object["metadata"]["deletionTimestamp"].is_null();
         let objects = list["items"].as_array().unwrap().iter().filter(stays);
         left.extend(objects.map(|object| format!("{} {}", object["kind"], object["metadata"]["name"])));
         left
     }
-}
-
-fn said(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The processes with this variable.
-fn processes(mark: &str) -> Vec<String> {
-    let ids = std::fs::read_dir("/proc").unwrap().flatten();
-    let ids = ids.filter_map(|entry| entry.file_name().into_string().ok());
-    let is_marked = |id: &String| {
-        let environment = std::fs::read(Path::new("/proc").join(id).join("environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-    };
-    ids.filter(is_marked).collect()
 }
 
 /// Between 0 and 1, spread evenly.
@@ -183,9 +153,7 @@ fn real_runs_that_are_killed_leave_nothing() {
             lines.push(format!("{output}: killed {point} ({step}), gone after {:.1?}", killed.elapsed()));
         }
     }
-    let down =
-        Command::new(env!("CARGO_BIN_EXE_xtask")).args(["cluster", "down", "--kind-cluster", KEPT]).status();
-    assert!(down.unwrap().success());
+    delete(KEPT);
     assert!(
         lines.len() * 4 >= tried * 3,
         "only {} of {tried} runs were killed before their end",
