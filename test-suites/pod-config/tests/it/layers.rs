@@ -1,13 +1,13 @@
 //! Several levels at once: each adds what it says, and where two say the same the narrower one wins.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::ResourceExt;
-use serde_json::json;
-use suite_support::expect::{only_container, pull_secrets, sources};
+use serde_json::{Value, json};
+use suite_support::expect::{only, only_container, pull_secrets, sources};
 use suite_support::jobs::executor;
 use suite_support::{Launch, Suite};
 
-use crate::{TAG, grace, tagged, variable};
+use crate::{TAG, account, grace, tagged, variable};
 
 /// What launcher, code location, run, executor and step all say.
 fn layer(pod: &Pod) -> Option<&str> {
@@ -32,35 +32,120 @@ async fn the_launcher_and_the_code_location_both_make_the_run_s_pod() -> anyhow:
             assert_eq!(label, Some("run_launcher_label_value"));
             assert_eq!(layer(&pod), Some("location"), "what both say is the code location's");
             assert_eq!(pull_secrets(&pod), ["test-image-pull-secret"]);
+            let mounts = only_container(&pod).volume_mounts.iter().flatten();
+            let paths: Vec<&str> = mounts.map(|mount| mount.mount_path.as_str()).collect();
+            for path in ["/launcher-volume", "/location-volume"] {
+                assert!(paths.contains(&path), "{path} is not among {paths:?}");
+            }
             Ok(())
         })
         .await
 }
 
+/// What a level says of its pods: of everything one, named after the level.
+fn level(name: &str, number: u32, image: &str) -> Value {
+    let own = own(name);
+    let mut said = json!({
+        "container_config": {
+            "env": [{"name": name, "value": "yes"}],
+            "env_from": [
+                {"config_map_ref": {"name": own, "optional": true}},
+                {"secret_ref": {"name": own, "optional": true}},
+            ],
+            "volume_mounts": [{"name": own, "mount_path": format!("/{own}")}],
+            "security_context": {"run_as_group": number},
+            "resources": {"requests": {"memory": format!("{number}Mi")}},
+        },
+        "pod_template_spec_metadata": {"labels": {"layer": name}},
+        "pod_spec_config": {
+            "termination_grace_period_seconds": number,
+            "volumes": [{"name": own, "empty_dir": {}}],
+        },
+    });
+    for (kind, prefix) in [("init_containers", "before"), ("containers", "beside")] {
+        said["pod_spec_config"][kind] = json!([{
+            "name": format!("{prefix}-{own}"),
+            "image": image,
+            "image_pull_policy": "IfNotPresent",
+            "command": ["true"],
+        }]);
+    }
+    said
+}
+
+fn own(level: &str) -> String {
+    level.to_lowercase().replace('_', "-")
+}
+
+/// A pod is made of what these levels say, the narrowest last, and of what the launcher and the code location say.
+#[track_caller]
+fn made_of(pod: &Pod, levels: &[&str], number: u32) {
+    let what = pod.name_any();
+    let spec: &PodSpec = pod.spec.as_ref().unwrap();
+    let container = spec.containers.iter().find(|container| container.name == "dagster").unwrap();
+    let named = |prefix: &str, levels: &[&str]| -> Vec<String> {
+        levels.iter().map(|level| format!("{prefix}{}", own(level))).collect()
+    };
+
+    let (maps, secrets) = sources(container);
+    let mounts: Vec<&str> =
+        container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str()).collect();
+    let volumes: Vec<&str> = spec.volumes.iter().flatten().map(|volume| volume.name.as_str()).collect();
+    for name in ["AT_RUN", "AT_EXECUTOR", "AT_OP", "AT_STEP"] {
+        let is_there = levels.contains(&name);
+        let own = own(name);
+        assert_eq!(variable(container, name), is_there.then_some("yes"), "{name} of {what}");
+        assert_eq!(maps.contains(&own.as_str()), is_there, "{own} among {maps:?} of {what}");
+        assert_eq!(secrets.contains(&own.as_str()), is_there, "{own} among {secrets:?} of {what}");
+        assert_eq!(volumes.contains(&own.as_str()), is_there, "{own} among {volumes:?} of {what}");
+        let path = format!("/{own}");
+        assert_eq!(mounts.contains(&path.as_str()), is_there, "{path} among {mounts:?} of {what}");
+    }
+    for volume in ["test-volume", "launcher-volume", "location-volume"] {
+        assert!(volumes.contains(&volume), "{volume} is not among {volumes:?} of {what}");
+    }
+    for path in ["/launcher-volume", "/location-volume"] {
+        assert!(mounts.contains(&path), "{path} is not among {mounts:?} of {what}");
+    }
+
+    // A container needs an image, which an op's tags do not know.
+    let with_image: Vec<&str> = levels.iter().copied().filter(|level| *level != "AT_OP").collect();
+    let names = |containers: &[Container]| -> Vec<String> {
+        containers.iter().map(|container| container.name.clone()).filter(|name| name != "dagster").collect()
+    };
+    let before = names(spec.init_containers.as_deref().unwrap_or_default());
+    assert_eq!(before, named("before-", &with_image), "init containers of {what}");
+    assert_eq!(names(&spec.containers), named("beside-", &with_image), "containers of {what}");
+
+    let group = container.security_context.as_ref().and_then(|context| context.run_as_group);
+    assert_eq!((grace(pod), group), (Some(number.into()), Some(number.into())), "{what}");
+    let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let memory = requests.and_then(|requests| requests.get("memory")).map(|memory| memory.0.clone());
+    assert_eq!(memory, Some(format!("{number}Mi")), "{what}");
+}
+
 #[tokio::test]
 async fn of_several_levels_the_narrowest_wins_and_all_add() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
-    let level = |name: &str, seconds: u32| {
-        json!({
-            "container_config": {"env": [{"name": name, "value": "yes"}]},
-            "pod_template_spec_metadata": {"labels": {"layer": name}},
-            "pod_spec_config": {"termination_grace_period_seconds": seconds},
-        })
-    };
+    let image = suite.contract.image("dagster-test")?;
+    let mut of_executor = level("AT_EXECUTOR", 42, image);
+    of_executor["pod_spec_config"]["service_account_name"] = json!("default");
     let steps = json!({
-        "step_k8s_config": level("AT_EXECUTOR", 42),
-        "per_step_k8s_config": {"named_op": level("AT_STEP", 44)},
+        "step_k8s_config": of_executor,
+        "per_step_k8s_config": {"named_op": level("AT_STEP", 44, image)},
     });
     let launch = Launch::job("layers_job_k8s").config(executor(json!({}), &steps));
     suite
-        .succeeded(launch.tag(TAG, level("AT_RUN", 41).to_string()), async |run| {
-            let (_, pod) = suite.completed(run).await?;
-            assert_eq!((grace(&pod), layer(&pod)), (Some(41), Some("AT_RUN")));
-            assert_eq!(variable(only_container(&pod), "AT_RUN"), Some("yes"));
+        .succeeded(launch.tag(TAG, level("AT_RUN", 41, image).to_string()), async |run| {
+            let pods = suite.pods_of(run, "run_worker").await?;
+            let pod = only(&pods, "pod of the run");
+            assert_eq!(layer(pod), Some("AT_RUN"));
+            assert_ne!(account(pod), Some("default"));
+            made_of(pod, &["AT_RUN"], 41);
 
             let pods = suite.pods_of(run, "step_worker").await?;
             assert_eq!(pods.len(), 3);
-            for (op, seconds, label, levels) in [
+            for (op, number, label, levels) in [
                 ("plain_op", 42, "AT_EXECUTOR", &["AT_EXECUTOR"][..]),
                 // The op has no label.
                 ("tagged_op", 43, "AT_EXECUTOR", &["AT_EXECUTOR", "AT_OP"]),
@@ -68,12 +153,9 @@ async fn of_several_levels_the_narrowest_wins_and_all_add() -> anyhow::Result<()
             ] {
                 let pod = pods.iter().find(|pod| pod.labels().get("dagster/op").is_some_and(|of| of == op));
                 let pod = pod.unwrap_or_else(|| panic!("{op} has no pod"));
-                assert_eq!((grace(pod), layer(pod)), (Some(seconds), Some(label)), "{op}");
+                assert_eq!((layer(pod), account(pod)), (Some(label), Some("default")), "{op}");
                 // A run's tag is for the run's pod alone.
-                for name in ["AT_RUN", "AT_EXECUTOR", "AT_OP", "AT_STEP"] {
-                    let expected = levels.contains(&name).then_some("yes");
-                    assert_eq!(variable(only_container(pod), name), expected, "{name} of {op}");
-                }
+                made_of(pod, levels, number);
             }
             Ok(())
         })

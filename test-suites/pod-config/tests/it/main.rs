@@ -26,3 +26,7 @@ fn variable<'a>(container: &'a Container, name: &str) -> Option<&'a str> {
 fn grace(pod: &Pod) -> Option<i64> {
     pod.spec.as_ref()?.termination_grace_period_seconds
 }
+
+fn account(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref())
+}

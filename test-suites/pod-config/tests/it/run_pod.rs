@@ -6,7 +6,7 @@ use suite_support::Suite;
 use suite_support::cluster;
 use suite_support::expect::{only_container, pull_secrets, sources};
 
-use crate::tagged;
+use crate::{account, tagged};
 
 #[tokio::test]
 async fn environment_of_configmaps_and_secrets_is_added() -> anyhow::Result<()> {
@@ -115,8 +115,7 @@ async fn service_account_and_pull_secrets_are_the_pod_s() -> anyhow::Result<()> 
     suite
         .succeeded(tagged(&config), async |run| {
             let (_, pod) = suite.completed(run).await?;
-            let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
-            assert_eq!(account, Some("default"));
+            assert_eq!(account(&pod), Some("default"));
             let secrets = pull_secrets(&pod);
             for name in ["test-image-pull-secret", "test-other-image-pull-secret"] {
                 assert!(secrets.contains(&name), "{name} is not among {secrets:?}");

@@ -2,9 +2,22 @@
 
 from dagster import graph, op
 
+# As what the test writes at the other levels.
 OP_CONFIG = {
-    "container_config": {"env": [{"name": "AT_OP", "value": "yes"}]},
-    "pod_spec_config": {"termination_grace_period_seconds": 43},
+    "container_config": {
+        "env": [{"name": "AT_OP", "value": "yes"}],
+        "env_from": [
+            {"config_map_ref": {"name": "at-op", "optional": True}},
+            {"secret_ref": {"name": "at-op", "optional": True}},
+        ],
+        "volume_mounts": [{"name": "at-op", "mount_path": "/at-op"}],
+        "security_context": {"run_as_group": 43},
+        "resources": {"requests": {"memory": "43Mi"}},
+    },
+    "pod_spec_config": {
+        "termination_grace_period_seconds": 43,
+        "volumes": [{"name": "at-op", "empty_dir": {}}],
+    },
 }
 
 
