@@ -169,6 +169,8 @@ pub enum SchemaOf {
     Images,
     /// A sabotage.yaml
     Sabotage,
+    /// A cuts.yaml
+    Cuts,
 }
 
 /// `up`.

@@ -23,6 +23,8 @@ pub enum Bench {
     Suites(BenchSuites),
     /// Runs all suites and variants again and again, each time in another order; written to target/bench/steady
     Steady(BenchSteady),
+    /// What the cuts of a suite's cuts.yaml give: with all of them, then without one after the other; written to target/bench/cuts.md
+    Cuts(BenchCuts),
 }
 
 /// `bench suites`.
@@ -57,6 +59,19 @@ pub struct BenchSteady {
     /// The Kind cluster, made where it is missing; default: k8s-test
     #[arg(long, value_name = "NAME")]
     pub kind_cluster: Option<String>,
+}
+
+/// `bench cuts`.
+#[derive(Args, Clone, Debug)]
+pub struct BenchCuts {
+    /// The suite, by its name or its folder
+    pub suite: String,
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
+    pub runs: u16,
+    /// The cluster.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// `bench forward`.

@@ -6,16 +6,16 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 
-use super::copied::{FOLDERS, copy, copy_folders};
+use super::copied::{Changed, change};
 use super::k8s_test::{self, Ended};
 use crate::cli::{ClusterArgs, K8sTest, Sabotage as Args};
 use crate::config::sabotage::{FILE, Sabotage, SabotageFile};
 use crate::config::suite;
-use crate::config::{ImagesFile, SuiteFile, Workspace, clean};
+use crate::config::{ImagesFile, SuiteFile, Workspace};
 use crate::env::Env;
 use crate::events::TestResult;
 use crate::exit::Exit;
@@ -29,16 +29,13 @@ use crate::{fail, names};
 struct Broken {
     suite: String,
     sabotage: Sabotage,
-    /// The suite's folder in the copy, named apart from those of other changes.
-    folder: Utf8PathBuf,
-    /// The copy's images, where one of them is made of what is changed.
-    images: Option<ImagesFile>,
+    changed: Changed,
 }
 
 impl Broken {
     /// The suite's name as it is deployed.
     fn name(&self) -> &str {
-        self.folder.file_name().unwrap_or_default()
+        self.changed.folder.file_name().unwrap_or_default()
     }
 
     /// A test's name then: a suite that is a command is one test of the suite's name.
@@ -109,7 +106,8 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
         fail!(Exit::Usage, "there is nothing to break: none of the suites has a {FILE}");
     }
     let mut findings = untried(args, env, &files, &named).await?;
-    let (of_images, rest): (Vec<_>, Vec<_>) = broken.into_iter().partition(|broken| broken.images.is_some());
+    let (of_images, rest): (Vec<_>, Vec<_>) =
+        broken.into_iter().partition(|broken| broken.changed.images.is_some());
     // Deployments of the same images stand side by side; one with an image of its own stands alone.
     let runs = std::iter::once(rest).chain(of_images.into_iter().map(|broken| vec![broken]));
     for changes in runs.filter(|changes| !changes.is_empty()) {
@@ -173,39 +171,9 @@ fn break_suite(
     scratch: &Utf8Path,
 ) -> Result<Broken> {
     let suite = folder.file_name().unwrap_or_default().to_owned();
-    let Ok(inside) = folder.strip_prefix(&workspace.root) else {
-        fail!(
-            Exit::Usage,
-            "{folder} is not in {}: only suites of this workspace can be broken",
-            workspace.root
-        );
-    };
     let name = format!("{suite}-{number}");
-    let root = scratch.join(&name);
-    copy_folders(&workspace.root, &root)?;
-    let original = root.join(inside);
-    let mut changed = Vec::new();
-    for edit in &sabotage.edits {
-        let path = clean(&original.join(&edit.file));
-        let Ok(place) = path.strip_prefix(&root) else {
-            fail!(Exit::Usage, "{}: {} is outside of {}", folder.join(FILE), edit.file, FOLDERS.join("/, "));
-        };
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("read {place}, which {} wants to change", folder.join(FILE)))?;
-        std::fs::write(&path, edit.apply(place, &text)?).with_context(|| format!("write {path}"))?;
-        changed.push(path);
-    }
-    // The original stays: an image may be made of what is in it.
-    let folder = original.with_file_name(&name);
-    copy(&original, &folder)?;
-    let images = changed_images(&ImagesFile::load(&root.join("ci/images.yaml"))?, &changed);
-    Ok(Broken { suite, sabotage, folder, images })
-}
-
-/// The images, if any is made of what was changed.
-fn changed_images(images: &ImagesFile, changed: &[Utf8PathBuf]) -> Option<ImagesFile> {
-    let mut sources = images.images.values().flat_map(|image| image.build.iter().chain(&image.recipe));
-    sources.any(|source| changed.iter().any(|path| path.starts_with(source))).then(|| images.clone())
+    let changed = change(workspace, folder, (FILE, &sabotage.edits), &name, scratch)?;
+    Ok(Broken { suite, sabotage, changed })
 }
 
 /// Deploys changed suites and runs the tests that must notice; the exit code where a signal came.
@@ -215,12 +183,12 @@ async fn try_out(
     workspace: &Workspace,
     changes: &[Broken],
 ) -> Result<Result<Vec<Finding>, Exit>> {
-    let images = match &changes[0].images {
+    let images = match &changes[0].changed.images {
         Some(images) => images.clone(),
         None => ImagesFile::load(&workspace.ci().join("images.yaml"))?,
     };
     let mut suites = Vec::new();
-    for Broken { folder, .. } in changes {
+    for Broken { changed: Changed { folder, .. }, .. } in changes {
         suites.push((folder.clone(), SuiteFile::load(&folder.join(suite::FILE))?));
     }
     let files = Files { workspace: workspace.clone(), images: images.clone(), suites };
@@ -316,7 +284,7 @@ mod tests {
         let root = Utf8Path::from_path(root.path()).unwrap();
         let workspace = Workspace { root: root.join("w") };
         let folder = workspace.suites().join("one");
-        for part in FOLDERS {
+        for part in crate::commands::copied::FOLDERS {
             std::fs::create_dir_all(workspace.root.join(part)).unwrap();
         }
         std::fs::create_dir_all(&folder).unwrap();
@@ -328,12 +296,14 @@ mod tests {
         std::fs::write(folder.join(FILE), text).unwrap();
         let sabotage = SabotageFile::load(&folder).unwrap().unwrap().sabotage.remove(0);
         let broken = break_suite(&workspace, &folder, 1, sabotage, &root.join("scratch")).unwrap();
-        assert_eq!(broken.folder, root.join("scratch/one-1/test-suites/one-1"));
-        assert!(broken.folder.exists() && broken.images.is_none());
+        let Changed { folder, images } = broken.changed;
+        assert_eq!(folder, root.join("scratch/one-1/test-suites/one-1"));
+        assert!(folder.exists() && images.is_none());
         let copied = std::fs::read_to_string(root.join("scratch/one-1/ci/values.yaml")).unwrap();
         assert_eq!(copied, "replicas: 0\n");
         assert_eq!(std::fs::read_to_string(&values).unwrap(), "replicas: 1\n");
     }
+
     #[test]
     fn each_change_of_this_repository_can_be_made() {
         let root = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

@@ -7,6 +7,7 @@ use schemars::schema_for;
 use serde_json::Value;
 
 use crate::cli::SchemaOf;
+use crate::config::cuts::CutsFile;
 use crate::config::sabotage::SabotageFile;
 use crate::config::{ImagesFile, SuiteFile};
 use crate::exit::Exit;
@@ -22,6 +23,7 @@ fn schema(file: SchemaOf) -> Result<String> {
         SchemaOf::Suite => schema_for!(SuiteFile),
         SchemaOf::Images => schema_for!(ImagesFile),
         SchemaOf::Sabotage => schema_for!(SabotageFile),
+        SchemaOf::Cuts => schema_for!(CutsFile),
     }
     .to_value();
     forget_defaults(&mut schema);
@@ -61,6 +63,7 @@ mod tests {
         is_kept(SchemaOf::Suite, "suite.json");
         is_kept(SchemaOf::Images, "images.json");
         is_kept(SchemaOf::Sabotage, "sabotage.json");
+        is_kept(SchemaOf::Cuts, "cuts.json");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use crate::exit::{Exit, ExitWith, coded};
 use crate::{fail, text};
 
 pub mod clusters;
+pub mod cuts;
+pub mod edit;
 pub mod images;
 pub mod sabotage;
 pub mod suite;

@@ -24,6 +24,7 @@ use crate::{cleanup, cmd, fail, images as stage, names, text};
 
 mod cases;
 mod content;
+mod cuts;
 mod dev;
 mod field;
 mod forward;
@@ -69,6 +70,7 @@ pub(super) async fn run(args: &Bench, env: &Env) -> Result<Exit> {
         Bench::Fail(args) => super::interruptible(ready::run(args, true, env)).await,
         Bench::Suites(args) => super::interruptible(suites::run(args, env)).await,
         Bench::Steady(args) => super::interruptible(suites::run_steady(args, env)).await,
+        Bench::Cuts(args) => cuts::run(args, env).await,
     }
 }
 
