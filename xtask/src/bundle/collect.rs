@@ -91,6 +91,14 @@ pub(super) async fn events(client: &Client, namespace: &str) -> Result<String> {
     Ok(events.iter().map(line).collect())
 }
 
+/// Says so where there are as many lines as were asked for.
+fn marked(text: String) -> String {
+    if text.lines().count() < LINES as usize {
+        return text;
+    }
+    format!("[the last {LINES} lines; there may be more before]\n{text}")
+}
+
 /// The logs of all containers of a namespace, current and previous, and the containers, as `pod/container`, whose node does
 /// not give theirs.
 pub(super) async fn logs(client: &Client, namespace: &str) -> (Vec<Log>, Vec<String>) {
@@ -119,7 +127,7 @@ pub(super) async fn logs(client: &Client, namespace: &str) -> (Vec<Log>, Vec<Str
                 ..LogParams::default()
             };
             match tokio::time::timeout(LIMIT, api.logs(&pod, &params)).await {
-                Ok(Ok(text)) => Some(Ok(Log { pod, container, previous, text })),
+                Ok(Ok(text)) => Some(Ok(Log { pod, container, previous, text: marked(text) })),
                 // A container that never started has none.
                 Ok(Err(_)) => None,
                 Err(_) => Some(Err(format!("{pod}/{container}"))),

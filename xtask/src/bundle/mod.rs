@@ -23,7 +23,7 @@ pub(crate) use redact::Redactor;
 
 /// How long asking the cluster may take, all in all.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How much a bundle may hold, in bytes, before logs lose their beginnings.
+/// How much a bundle may hold, and how much the nodes' logs beside it, in bytes, before logs lose their beginnings.
 pub const SIZE: usize = 32 << 20;
 /// Why there are no logs.
 const UNREDACTED: &str =
@@ -58,11 +58,21 @@ pub struct Written {
 
 impl Written {
     /// Takes the same secrets out of the files that kind has exported, below `folder`; the pods' own logs, which are in the
-    /// bundle already, go.
+    /// bundle already, go, and of the others no more than [`SIZE`] stays.
     ///
     /// # Errors
     /// A file cannot be read or written.
     pub fn redact(&self, folder: &Utf8Path) -> Result<()> {
+        let mut files = Files::new();
+        self.read(folder, &mut files)?;
+        shorten(&mut files, SIZE);
+        for (path, text) in files {
+            std::fs::write(&path, text).with_context(|| format!("write {path}"))?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, folder: &Utf8Path, files: &mut Files) -> Result<()> {
         for entry in folder.read_dir_utf8().with_context(|| format!("read the folder {folder}"))? {
             let path = entry?.into_path();
             if path.is_symlink() {
@@ -71,18 +81,18 @@ impl Written {
                 if matches!(path.file_name(), Some("pods" | "containers")) {
                     std::fs::remove_dir_all(&path)?;
                 } else {
-                    self.redact(&path)?;
+                    self.read(&path, files)?;
                 }
             } else {
                 let text = std::fs::read(&path).with_context(|| format!("read {path}"))?;
-                std::fs::write(&path, self.redactor.text(&String::from_utf8_lossy(&text)))?;
+                files.insert(path, self.redactor.text(&String::from_utf8_lossy(&text)));
             }
         }
         Ok(())
     }
 }
 
-/// Files to write: path in the bundle to text.
+/// Files to write: path to text.
 type Files = BTreeMap<Utf8PathBuf, String>;
 
 /// Writes a bundle into `folder`.

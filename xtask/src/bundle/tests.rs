@@ -151,3 +151,23 @@ async fn without_the_secrets_there_are_no_logs() {
     assert!(files.contains_key(Utf8Path::new("namespaces/ns/objects/pod/p.yaml")), "{:?}", files.keys());
     assert!(!files.keys().any(|path| path.as_str().contains("/logs/")), "{:?}", files.keys());
 }
+
+#[test]
+fn of_the_nodes_logs_only_their_own_stay_and_no_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = Utf8Path::from_path(folder.path()).unwrap();
+    let node = folder.join("node");
+    std::fs::create_dir_all(node.join("pods/p")).unwrap();
+    std::fs::write(node.join("pods/p/0.log"), "the pod's").unwrap();
+    std::fs::write(node.join("kubelet.log"), format!("mounts {PLANTED}\n")).unwrap();
+    std::os::unix::fs::symlink("kubelet.log", node.join("link.log")).unwrap();
+    let mut redactor = Redactor::default();
+    let data = json!({"key": STANDARD.encode(PLANTED)});
+    redactor.learn_object(&json!({"kind": "Secret", "metadata": {"name": "s"}, "data": data}));
+    let written = Written { redactor, files: 0, bytes: 0, missing: Vec::new() };
+    written.redact(folder).unwrap();
+    let mut files = Files::new();
+    read(folder, "".into(), &mut files);
+    let found: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    assert_eq!(found, [("node/kubelet.log", "mounts [redacted]\n")]);
+}
