@@ -30,6 +30,10 @@ const AGE: Duration = Duration::from_secs(45);
 const OPEN_AGAIN: Duration = Duration::from_millis(250);
 /// Between two attempts at most.
 const OPEN_AGAIN_MAX: Duration = Duration::from_secs(30);
+/// Between two attempts to open one to a pod that may become ready: at first, and when that has lasted. The sandbox that it leads
+/// to is there a moment after the node was chosen, and nothing tells when; the program in it may take its time.
+const EARLY_AGAIN: Duration = Duration::from_millis(100);
+const EARLY_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// How long a server that speaks no HTTP may be silent after its client has finished, before that counts as the end.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -76,6 +80,20 @@ impl Failure {
     }
 }
 
+/// A pod that may become ready, to which no session can be opened yet.
+struct Early {
+    /// The pod's.
+    uid: String,
+    since: Instant,
+}
+
+impl Early {
+    /// The next attempt is a quarter later than this one.
+    fn wait(&self) -> Duration {
+        (self.since.elapsed() / 4).clamp(EARLY_AGAIN, EARLY_AGAIN_MAX)
+    }
+}
+
 impl Api {
     pub(super) fn new(client: Client, namespace: &str, port: u16) -> Api {
         let (idle, taken) = (Mutex::default(), Notify::new());
@@ -87,6 +105,7 @@ impl Api {
     /// runs it.
     pub(super) async fn keep_ahead(self, mut pods: Pods) {
         let mut failure: Option<Failure> = None;
+        let mut early: Option<Early> = None;
         loop {
             let seen = pods.seen();
             self.forget_others(&seen);
@@ -94,17 +113,27 @@ impl Api {
             // It says little of another pod.
             failure.take_if(|failure| newest.is_none_or(|pod| pod.uid != failure.uid));
             let waits = failure.as_ref().is_some_and(|failure| Instant::now() < failure.until);
-            // Before it has an address there is nothing to lead to.
-            let coming = seen.coming.first().filter(|pod| pod.address.is_some());
-            let (filled, _) = tokio::join!(self.fill(newest.filter(|_| !waits)), self.fill(coming));
+            // Its address and its readiness may be told at the same time, so neither is waited for.
+            let coming = seen.coming.first().filter(|pod| pod.is_placed);
+            let (filled, ahead) = tokio::join!(self.fill(newest.filter(|_| !waits)), self.fill(coming));
             if let Some(pod) = newest.filter(|_| !waits) {
                 failure = filled.err().map(|_| Failure::next(failure, &pod.uid));
             }
+            early = match coming {
+                Some(pod) if ahead.is_err() => Some(
+                    early
+                        .filter(|early| early.uid == pod.uid)
+                        .unwrap_or_else(|| Early { uid: pod.uid.clone(), since: Instant::now() }),
+                ),
+                _ => None,
+            };
             let until = failure.as_ref().map(|failure| failure.until);
+            let early_until = early.as_ref().map(|early| Instant::now() + early.wait());
             tokio::select! {
                 () = pods.changed() => {}
                 () = self.0.taken.notified(), if until.is_none() => {}
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                () = sleep_until(early_until.unwrap_or_else(Instant::now)), if early_until.is_some() => {}
                 () = sleep(AGE / 2) => {}
             }
         }

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Place;
 use super::pods::{Pods, Target};
@@ -38,8 +38,11 @@ use crate::ledger::{Ledger, Object};
 const CONNECT: Duration = Duration::from_millis(500);
 /// How long the nodes may take to know a new Service.
 const PROGRAMMED: Duration = Duration::from_secs(5);
-/// Between two looks whether they do; nothing tells.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Between two looks whether they do, in the first moment and later; nothing tells.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+const LOOK_AGAIN_LATER: Duration = Duration::from_millis(50);
+/// How long the first moment is.
+const MOMENT: Duration = Duration::from_secs(1);
 /// Between two attempts to make a Service.
 const SHOW_AGAIN: Duration = Duration::from_secs(1);
 
@@ -179,17 +182,19 @@ impl Direct {
         let port = self.insist(&pod, || self.service(&pod)).await;
         let nodes: Arc<[SocketAddr]> = self.0.nodes.iter().map(|node| SocketAddr::new(*node, port)).collect();
         let mut led_to = None;
+        let mut begun = Instant::now();
         for attempt in 0.. {
             let address = pods.address(&pod.uid).await;
             if led_to != Some(address) {
                 self.insist(&pod, || self.endpoint(&pod, address)).await;
                 led_to = Some(address);
+                begun = Instant::now();
             }
             match connect(&nodes, attempt).await {
                 Ok(_) => break,
                 Err(error) => self.failed(&pod, &error),
             }
-            sleep(LOOK_AGAIN).await;
+            sleep(if begun.elapsed() < MOMENT { LOOK_AGAIN } else { LOOK_AGAIN_LATER }).await;
         }
         let Some(address) = led_to else { return };
         self.0.seen.send_modify(|shown| {

@@ -315,7 +315,7 @@ mod tests {
 
     fn pod(ports: &[u16]) -> Target {
         let (name, uid) = ("web-0".to_owned(), "u".to_owned());
-        Target { name, uid, address: None, ports: ports.to_vec() }
+        Target { name, uid, is_placed: true, address: None, ports: ports.to_vec() }
     }
 
     #[test]

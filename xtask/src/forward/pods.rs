@@ -43,6 +43,8 @@ pub(super) struct Target {
     pub(super) name: String,
     /// Its id: a StatefulSet gives the next pod the same name.
     pub(super) uid: String,
+    /// Whether a node was chosen for it.
+    pub(super) is_placed: bool,
     /// Its address in the cluster, once it has one.
     pub(super) address: Option<IpAddr>,
     /// The ports that its containers declare; declaring them is optional.
@@ -156,6 +158,7 @@ fn newest_first(mut pods: Vec<&Pod>) -> Arc<[Target]> {
     let targets = pods.into_iter().map(|pod| Target {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
+        is_placed: pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()),
         address: address(pod),
         ports: ports(pod),
     });

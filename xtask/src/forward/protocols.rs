@@ -42,7 +42,13 @@ impl Dial for Straight {
 }
 
 fn seen() -> Seen {
-    let pod = Target { name: "a".to_owned(), uid: "1".to_owned(), address: None, ports: Vec::new() };
+    let pod = Target {
+        name: "a".to_owned(),
+        uid: "1".to_owned(),
+        is_placed: true,
+        address: None,
+        ports: Vec::new(),
+    };
     Seen { ready: [pod].into(), ..Seen::default() }
 }
 

@@ -20,7 +20,7 @@ fn data(text: &str) -> Vec<u8> {
 }
 
 fn pod(uid: &str) -> Target {
-    Target { name: "b".to_owned(), uid: uid.to_owned(), address: None, ports: Vec::new() }
+    Target { name: "b".to_owned(), uid: uid.to_owned(), is_placed: true, address: None, ports: Vec::new() }
 }
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
@@ -123,6 +123,33 @@ async fn who_may_not_forward_is_not_asked_for_all_the_time() {
     assert_eq!(asked(Duration::from_millis(1)).await, 0);
     sender.send_modify(|seen| seen.ready = [pod("2")].into());
     assert_eq!(asked(OPEN_AGAIN / 2).await, 1);
+    ahead.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_to_a_pod_that_may_become_ready_is_asked_for_until_its_sandbox_is_there() {
+    let (client, mut server) = crate::fake_api::client();
+    let placed = Target { is_placed: false, ..pod("1") };
+    let (pods, sender) = Pods::of(Seen { coming: [placed].into(), ..Seen::default() });
+    let ahead = tokio::spawn(Api::new(client, "ns", 80).keep_ahead(pods));
+    let mut asked = async |time| {
+        let mut count = 0;
+        let answers = async {
+            while let Some((_, answer)) = server.next_request().await {
+                let why = serde_json::json!({ "kind": "Status", "message": "pod does not exist" });
+                answer.send_response(crate::fake_api::answer(StatusCode::NOT_FOUND, &why));
+                count += 1;
+            }
+        };
+        assert!(timeout(time, answers).await.is_err(), "it has ended");
+        count
+    };
+    assert_eq!(asked(AGE / 4).await, 0, "no node was chosen");
+    sender.send_modify(|seen| seen.coming = [pod("1")].into());
+    let first = asked(Duration::from_secs(1)).await;
+    assert!((8..11).contains(&first), "{first} requests in the first second");
+    let later = asked(Duration::from_secs(100)).await;
+    assert!((25..40).contains(&later), "{later} requests later");
     ahead.abort();
 }
 
