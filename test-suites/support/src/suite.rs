@@ -121,14 +121,12 @@ impl Suite {
         body: impl Future<Output = anyhow::Result<T>>,
     ) -> anyhow::Result<T> {
         let runs = async || {
-            let workers = format!("dagster/job={job},app.kubernetes.io/component=run_worker");
-            let jobs = self.user_jobs().list(&ListParams::default().labels(&workers)).await;
+            let jobs = self.user_jobs().list(&ListParams::default().labels(&Self::workers_of_job(job))).await;
             let jobs = jobs.map(|list| list.items).unwrap_or_else(|error| {
                 eprintln!("the runs of {job} are not known: {error}");
                 Vec::new()
             });
-            let ids = jobs.iter().filter_map(|job| job.labels().get("dagster/run-id"));
-            ids.map(|id| RunId::from(id.as_str())).collect()
+            jobs.iter().filter_map(Self::run_of).collect()
         };
         self.told(body, runs).await
     }
@@ -304,6 +302,16 @@ impl Suite {
     /// All pods and Jobs of a run: of its worker, of its steps, and of what its ops made.
     pub fn of_run(run: &RunId) -> Select {
         Select::Labels(format!("dagster/run-id={run}"))
+    }
+
+    /// Selects the workers of all runs of a job.
+    pub fn workers_of_job(job: &str) -> String {
+        format!("dagster/job={job},app.kubernetes.io/component=run_worker")
+    }
+
+    /// The run that an object was made for.
+    pub fn run_of(object: &impl ResourceExt) -> Option<RunId> {
+        object.labels().get("dagster/run-id").map(|id| RunId::from(id.as_str()))
     }
 
     /// The pods and Jobs of a run that are of one kind, such as `run_worker` or `step_worker`.

@@ -45,14 +45,10 @@ fn alone(value: &str, seconds: u32) -> Launch {
 
 /// Waits until at least so many runs of a job have a worker in the cluster, and names those that have, oldest first.
 async fn workers(suite: &Suite, job: &str, at_least: usize) -> anyhow::Result<Vec<RunId>> {
-    let labels = format!("dagster/job={job},app.kubernetes.io/component=run_worker");
     let awaited = format!("{at_least} workers of runs");
     let enough = |jobs: &[_]| jobs.len() >= at_least;
-    let select = Select::Labels(labels);
+    let select = Select::Labels(Suite::workers_of_job(job));
     let mut jobs = cluster::await_objects(suite.user_jobs(), &select, &awaited, DAEMON_LIMIT, enough).await?;
     jobs.sort_by_key(ResourceExt::creation_timestamp);
-    let run_of = |job: &k8s_openapi::api::batch::v1::Job| {
-        job.labels().get("dagster/run-id").map(|id| RunId::from(id.as_str()))
-    };
-    Ok(jobs.iter().filter_map(run_of).collect())
+    Ok(jobs.iter().filter_map(Suite::run_of).collect())
 }

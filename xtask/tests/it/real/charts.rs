@@ -122,6 +122,7 @@ fn what_charts_and_the_cluster_do_wrong_is_told_or_mended() {
     a_hook_that_hangs_is_told_with_its_last_lines();
     a_kind_that_the_cluster_does_not_know_is_named();
     a_release_that_was_cut_off_is_installed_again();
+    three_runs_at_once_do_not_disturb_each_other();
     an_api_server_that_ends_meanwhile_ends_no_wait();
     a_new_suite_runs();
     delete(CLUSTER);
@@ -178,6 +179,24 @@ fn a_release_that_was_cut_off_is_installed_again() {
     again.stdin.take().unwrap().write_all(b"q\n").unwrap();
     assert!(again.wait().unwrap().success(), "{}", folder.text("log"));
     assert_eq!((revisions("deployed"), revisions("pending-install")), (vec![namespace], vec![]));
+}
+
+fn three_runs_at_once_do_not_disturb_each_other() {
+    let folders = [1, 2, 3].map(|_| suite(&web(3), 60));
+    let mut runs = Vec::new();
+    for folder in &folders {
+        runs.push(start(folder, "k8s-test", &folder.suite(), Stdio::null()));
+    }
+    // None has ended before the last one has begun.
+    let begun = |folder: &Folder| folder.text("log").contains("install app");
+    until(&folders[2], "all to install", || folders.iter().all(begun).then_some(()));
+    let ended = runs.iter_mut().filter_map(|run| run.try_wait().unwrap()).count();
+    assert_eq!(ended, 0, "they were not at work at the same time");
+    for (run, folder) in runs.iter_mut().zip(&folders) {
+        let status = run.wait().unwrap();
+        let text = folder.text("log");
+        assert!(status.success() && text.contains("1 passed, 0 failed"), "{text}");
+    }
 }
 
 fn an_api_server_that_ends_meanwhile_ends_no_wait() {
