@@ -81,3 +81,21 @@ async fn the_webserver_that_only_shows_has_its_own_host_and_certificate() -> any
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn flower_has_a_host_of_its_own() -> anyhow::Result<()> {
+    let host = json!({"ingress": {"flower": {"host": "flower.example.com"}}, "flower": {"enabled": true}});
+    let celery = json!({"runLauncher": {"type": "CeleryK8sRunLauncher"}, "rabbitmq": {"enabled": true}});
+    let manifests = render(ingress(crate::values::merged(&host, &celery))).await?;
+    let rules = manifests.one("Ingress", NAME)["spec"]["rules"].as_array().cloned().unwrap_or_default();
+    let of_flower: Vec<&Value> = rules.iter().filter(|rule| rule["host"] == "flower.example.com").collect();
+    let [rule] = of_flower[..] else { panic!("not one rule of Flower's host among {rules:?}") };
+    let service = &rule["http"]["paths"][0]["backend"]["service"];
+    assert_eq!(service["port"], json!({"name": "flower"}));
+    let service = manifests.one("Service", service["name"].as_str().unwrap_or_default());
+    assert_eq!(service["spec"]["selector"]["component"], "flower");
+    assert_eq!(service["spec"]["ports"][0]["name"], "flower");
+    // The webserver stays where it was.
+    assert_eq!(rules.len(), 2, "{rules:?}");
+    Ok(())
+}

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::helm::render;
+use crate::values::document;
 
 const WEBSERVER: &str = "dagster-dagster-webserver";
 const DAEMON: &str = "dagster-daemon";
@@ -91,5 +92,47 @@ async fn the_database_is_asked_by_its_port() -> anyhow::Result<()> {
     for kind in ["readinessProbe", "livenessProbe"] {
         assert_eq!(container[kind]["tcpSocket"], json!({"port": "tcp-postgresql"}), "{kind}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn celery_s_workers_are_asked_when_they_last_consumed_unless_told_otherwise() -> anyhow::Result<()> {
+    let launcher = |more: Value| json!({"runLauncher": {"type": "CeleryK8sRunLauncher", "config": {"celeryK8sRunLauncher": more}}, "rabbitmq": {"enabled": true}});
+    let queue = json!({"workerQueues": [{"name": "dagster", "replicaCount": 1}]});
+    let worker = "dagster-celery-workers-dagster";
+    let manifests = render(launcher(queue.clone())).await?;
+    let container = manifests.container(worker);
+    for (kind, seconds, period) in
+        [("startupProbe", 6, 1), ("readinessProbe", 6, 5), ("livenessProbe", 60, 10)]
+    {
+        let asks = format!(
+            "find /opt/dagster/dagster_home/celery-consuming -newermt '-{seconds} seconds' | grep -q ."
+        );
+        assert_eq!(container[kind]["exec"]["command"], json!(["/bin/sh", "-c", asks]), "{kind}");
+        assert_eq!(container[kind]["periodSeconds"], period, "{kind}");
+
+        let own = json!({kind: {"exec": {"command": ["own"]}}});
+        let manifests = render(launcher(crate::values::merged(&queue, &own))).await?;
+        assert_eq!(manifests.container(worker)[kind]["exec"]["command"], json!(["own"]), "{kind}");
+        let off = json!({kind: {"enabled": false}});
+        let manifests = render(launcher(crate::values::merged(&queue, &off))).await?;
+        assert!(manifests.container(worker)[kind].is_null(), "{kind} is switched off");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn celery_s_broker_is_asked_by_its_port_and_flower_as_it_is_told() -> anyhow::Result<()> {
+    let manifests = render(document("celery")?.values).await?;
+    let broker = manifests.one("StatefulSet", "dagster-broker");
+    let container = &broker["spec"]["template"]["spec"]["containers"][0];
+    for (kind, period) in [("readinessProbe", 143), ("livenessProbe", 148)] {
+        assert_eq!(container[kind]["tcpSocket"], json!({"port": "amqp"}), "{kind}");
+        assert_eq!(container[kind]["periodSeconds"], period, "{kind}");
+    }
+    let flower = manifests.container("dagster-blossom");
+    assert_eq!(flower["readinessProbe"]["httpGet"], json!({"path": "/ready", "port": 8085}));
+    assert_eq!(flower["livenessProbe"], json!({"exec": {"command": ["flower-is-alive"]}}));
+    assert_eq!(flower["startupProbe"], json!({"exec": {"command": ["flower-has-started"]}}));
     Ok(())
 }

@@ -56,11 +56,17 @@ async fn the_system_and_the_runs_may_launch_and_follow_runs() -> anyhow::Result<
 
 #[tokio::test]
 async fn the_rights_follow_the_runs_into_their_namespace() -> anyhow::Result<()> {
-    let runs = json!({"runLauncher": {"config": {"k8sRunLauncher": {"jobNamespace": "runs"}}}});
-    let manifests = render(runs).await?;
-    check(&manifests, "dagster", &json!(NAMESPACE), &["dagster"]);
-    check(&manifests, &format!("{NAMESPACE}-dagster"), &json!("runs"), &["dagster"]);
-    assert_eq!(manifests.names("Role").len(), 3);
+    let runs = json!({"jobNamespace": "runs"});
+    let by_celery = json!({
+        "runLauncher": {"type": "CeleryK8sRunLauncher", "config": {"celeryK8sRunLauncher": runs}},
+        "rabbitmq": {"enabled": true},
+    });
+    for values in [json!({"runLauncher": {"config": {"k8sRunLauncher": runs}}}), by_celery] {
+        let manifests = render(values).await?;
+        check(&manifests, "dagster", &json!(NAMESPACE), &["dagster"]);
+        check(&manifests, &format!("{NAMESPACE}-dagster"), &json!("runs"), &["dagster"]);
+        assert_eq!(manifests.names("Role").len(), 3);
+    }
     Ok(())
 }
 
