@@ -5,8 +5,11 @@ use kube::Client;
 use kube::client::Body;
 use tower_test::mock::{self, Handle};
 
-/// A client whose requests come out of the handle.
-pub(crate) fn client() -> (Client, Handle<Request<Body>, Response<Body>>) {
+/// Where requests come out and are answered.
+pub(crate) type Server = Handle<Request<Body>, Response<Body>>;
+
+/// A client whose requests come out of the server.
+pub(crate) fn client() -> (Client, Server) {
     let (service, handle) = mock::pair::<Request<Body>, Response<Body>>();
     (Client::new(service, "default"), handle)
 }

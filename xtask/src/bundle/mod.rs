@@ -219,25 +219,19 @@ fn put_object(files: &mut Files, at: &Utf8Path, object: Value) -> Result<()> {
 
 /// Takes the beginnings of the longest texts away until all together have at most `size` bytes.
 fn shorten(files: &mut Files, size: usize) {
-    let mut total: usize = files.values().map(String::len).sum();
-    if total <= size {
-        return;
-    }
     let mut most = files.values().map(String::len).max().unwrap_or(0);
-    while total > size && most > LEAST {
+    let with = |most: usize| files.values().map(|text| text.len().min(most)).sum::<usize>();
+    while with(most) > size && most > LEAST {
         most = (most / 2).max(LEAST);
-        for text in files.values_mut().filter(|text| text.len() > most) {
-            let mut start = text.len() - most;
-            while !text.is_char_boundary(start) {
-                start += 1;
-            }
-            // A line that begins in its middle would be read as a whole one.
-            start += text[start..].find('\n').map_or(0, |end| end + 1);
-            let kept =
-                format!("[the beginning is left out: {}]\n{}", text::bytes(start as u64), &text[start..]);
-            *text = kept;
+    }
+    for text in files.values_mut().filter(|text| text.len() > most) {
+        let mut start = text.len() - most;
+        while !text.is_char_boundary(start) {
+            start += 1;
         }
-        total = files.values().map(String::len).sum();
+        // A line that begins in its middle would be read as a whole one.
+        start += text[start..].find('\n').map_or(0, |end| end + 1);
+        *text = format!("[the beginning is left out: {}]\n{}", text::bytes(start as u64), &text[start..]);
     }
 }
 

@@ -73,8 +73,8 @@ async fn checks(env: &Env) -> Result<Counts> {
     Ok(counts)
 }
 
-/// The charts of all suites, looked over by helm; kind-client against kind itself and readiness against failures, each with a
-/// cluster of its own; at night also the forwards through rollouts, a killed pod and the end of an API server.
+/// The charts of all suites, looked over by helm; kind-client against kind itself, faulty charts, killed runs and readiness against
+/// failures, each with a cluster of its own; at night also the forwards through rollouts, a killed pod and the end of an API server.
 async fn real_tools(env: &Env, nightly: bool) -> Result<Counts> {
     let session = super::session(env, None)?;
     let machine = session.machine(true).await?;

@@ -3,11 +3,17 @@
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use ignore::WalkBuilder;
+use jiff::Timestamp;
 
+use super::k8s_test::{self, Ended};
+use crate::cli::K8sTest;
 use crate::config::edit::Edit;
-use crate::config::{ImagesFile, Workspace, clean};
-use crate::exit::Exit;
-use crate::fail;
+use crate::config::{ImagesFile, SuiteFile, Workspace, clean, suite};
+use crate::env::Env;
+use crate::exit::{Exit, ExitWith};
+use crate::plan::{Files, Plan};
+use crate::report::{Record, Recorder};
+use crate::{fail, names};
 
 /// The folders that a suite is made from: what is changed is in one of them.
 pub(super) const FOLDERS: [&str; 3] = ["ci", "charts", "test-suites"];
@@ -50,7 +56,8 @@ pub(super) fn change(
             fail!(Exit::Usage, "{by}: {} is outside of {}", edit.file, FOLDERS.join("/, "));
         };
         let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("read {place}, which {by} wants to change"))?;
+            .with_context(|| format!("read {place}, which {by} wants to change"))
+            .or_exit(Exit::Usage)?;
         let text = edit.apply(place, &text).with_context(|| format!("make a change of {by}"))?;
         std::fs::write(&path, text).with_context(|| format!("write {path}"))?;
         changed.push(path);
@@ -60,6 +67,39 @@ pub(super) fn change(
     copy(&original, &folder)?;
     let images = changed_images(&ImagesFile::load(&root.join("ci/images.yaml"))?, &changed);
     Ok(Changed { folder, images })
+}
+
+/// Deploys changed suites and runs their tests, with the images of the copy where one is made of what is changed: then it is the
+/// only one. `adapt` has the last word on the plan.
+pub(super) async fn carry_out(
+    flags: &K8sTest,
+    env: &Env,
+    workspace: &Workspace,
+    suites: &[&Changed],
+    adapt: impl FnOnce(&mut Plan),
+) -> Result<(Ended, Record)> {
+    let images = match suites.iter().find_map(|changed| changed.images.as_ref()) {
+        Some(images) => images.clone(),
+        None => ImagesFile::load(&workspace.ci().join("images.yaml"))?,
+    };
+    let file = |changed: &&Changed| {
+        Ok((changed.folder.clone(), SuiteFile::load(&changed.folder.join(suite::FILE))?))
+    };
+    let suites = suites.iter().map(file).collect::<Result<Vec<_>>>()?;
+    let files = Files { workspace: workspace.clone(), images: images.clone(), suites };
+    let mut plan = plan(flags, env, &files)?;
+    adapt(&mut plan);
+    let recorder = Recorder::default();
+    let mut session = super::session(env, Some(Box::new(recorder.clone())))?;
+    session.images = images;
+    let ended = k8s_test::carry_out(&session, &plan, &recorder).await?;
+    Ok((ended, recorder.record()))
+}
+
+/// The plan of a run of these suites as the flags say.
+pub(super) fn plan(flags: &K8sTest, env: &Env, files: &Files) -> Result<Plan> {
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    Plan::resolve(flags, env, files, &names::run_id(Timestamp::now()), cpus)
 }
 
 /// The images, if any is made of what was changed.

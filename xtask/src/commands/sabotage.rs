@@ -8,22 +8,19 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
-use jiff::Timestamp;
 
-use super::copied::{Changed, change};
-use super::k8s_test::{self, Ended};
+use super::copied::{Changed, carry_out, change, plan};
+use super::k8s_test::Ended;
 use crate::cli::{ClusterArgs, K8sTest, Sabotage as Args};
+use crate::config::Workspace;
 use crate::config::sabotage::{FILE, Sabotage, SabotageFile};
-use crate::config::suite;
-use crate::config::{ImagesFile, SuiteFile, Workspace};
 use crate::env::Env;
 use crate::events::TestResult;
 use crate::exit::Exit;
+use crate::fail;
 use crate::pipeline;
-use crate::plan::{Files, Plan};
-use crate::report::Recorder;
+use crate::plan::Files;
 use crate::suites::Test;
-use crate::{fail, names};
 
 /// A change, in a copy of the files.
 struct Broken {
@@ -133,7 +130,7 @@ async fn untried(
     files: &Files,
     named: &BTreeSet<(Utf8PathBuf, String)>,
 ) -> Result<Vec<Finding>> {
-    let plan = plan(args, env, files)?;
+    let plan = plan(&flags(args), env, files)?;
     let tests = pipeline::select(&super::session(env, None)?, &plan).await?;
     let mut untried = Vec::new();
     for (suite, tests) in plan.suites.iter().zip(tests) {
@@ -150,16 +147,9 @@ async fn untried(
     Ok(untried)
 }
 
-/// The plan of a run of these suites as the flags say.
-fn plan(args: &Args, env: &Env, files: &Files) -> Result<Plan> {
-    let flags = K8sTest {
-        cluster: args.cluster.clone(),
-        no_setup: args.no_setup,
-        jobs: args.jobs,
-        ..K8sTest::default()
-    };
-    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-    Plan::resolve(&flags, env, files, &names::run_id(Timestamp::now()), cpus)
+/// The flags of a run.
+fn flags(args: &Args) -> K8sTest {
+    K8sTest { cluster: args.cluster.clone(), no_setup: args.no_setup, jobs: args.jobs, ..K8sTest::default() }
 }
 
 /// A copy of the files with a change of a suite in it, the suite's change of that number.
@@ -183,24 +173,14 @@ async fn try_out(
     workspace: &Workspace,
     changes: &[Broken],
 ) -> Result<Result<Vec<Finding>, Exit>> {
-    let images = match &changes[0].changed.images {
-        Some(images) => images.clone(),
-        None => ImagesFile::load(&workspace.ci().join("images.yaml"))?,
-    };
-    let mut suites = Vec::new();
-    for Broken { changed: Changed { folder, .. }, .. } in changes {
-        suites.push((folder.clone(), SuiteFile::load(&folder.join(suite::FILE))?));
-    }
-    let files = Files { workspace: workspace.clone(), images: images.clone(), suites };
-    let mut plan = plan(args, env, &files)?;
-    plan.evidence = false;
-    for (suite, change) in plan.suites.iter_mut().zip(changes) {
-        suite.only = change.sabotage.fails.iter().map(|test| change.name_of(test).to_owned()).collect();
-    }
-    let recorder = Recorder::default();
-    let mut session = super::session(env, Some(Box::new(recorder.clone())))?;
-    session.images = images;
-    let Ended { exit, error } = k8s_test::carry_out(&session, &plan, &recorder).await?;
+    let changed: Vec<&Changed> = changes.iter().map(|change| &change.changed).collect();
+    let (Ended { exit, error }, record) = carry_out(&flags(args), env, workspace, &changed, |plan| {
+        plan.evidence = false;
+        for (suite, change) in plan.suites.iter_mut().zip(changes) {
+            suite.only = change.sabotage.fails.iter().map(|test| change.name_of(test).to_owned()).collect();
+        }
+    })
+    .await?;
     match exit {
         Exit::Interrupted(_) | Exit::Usage | Exit::Environment => {
             if let Some(error) = error {
@@ -210,8 +190,7 @@ async fn try_out(
         }
         _ => {}
     }
-    let tests = recorder.record().tests;
-    Ok(Ok(changes.iter().flat_map(|change| findings(change, &tests)).collect()))
+    Ok(Ok(changes.iter().flat_map(|change| findings(change, &record.tests)).collect()))
 }
 
 fn findings(change: &Broken, tests: &[TestResult]) -> Vec<Finding> {

@@ -37,6 +37,12 @@ impl CutsFile {
     /// As [`super::load`], also where there is none, or a cut that is undone by nothing; exit 2.
     pub fn load(suite: &Utf8Path) -> Result<CutsFile> {
         let path = suite.join(FILE);
+        if !path.exists() {
+            fail!(
+                Exit::Usage,
+                "there is no {path}, which would list `cuts`, each with `what` it is and the edits that `undo` it; test-suites/k8s-executor has one"
+            );
+        }
         let file: CutsFile = super::load(&path)?;
         if let Some(cut) = file.cuts.iter().find(|cut| cut.undo.is_empty()) {
             fail!(Exit::Usage, "{path}: `{}` needs at least one entry in `undo`", cut.what);

@@ -11,7 +11,7 @@ use anyhow::Result;
 use kube::Client;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use super::http1::Ends;
 use super::pods::{Pods, Seen, Target};
@@ -30,10 +30,9 @@ const AGE: Duration = Duration::from_secs(45);
 const OPEN_AGAIN: Duration = Duration::from_millis(250);
 /// Between two attempts at most.
 const OPEN_AGAIN_MAX: Duration = Duration::from_secs(30);
-/// Between two attempts to open one to a pod that may become ready: at first, and when that has lasted. The sandbox that it leads
-/// to is there a moment after the node was chosen, and nothing tells when; the program in it may take its time.
+/// Between the first two attempts to open one to a pod that may become ready, from where it grows by a quarter each time: its
+/// sandbox is there a moment after its node was chosen, and nothing tells when.
 const EARLY_AGAIN: Duration = Duration::from_millis(100);
-const EARLY_AGAIN_MAX: Duration = Duration::from_secs(5);
 /// How long a server that speaks no HTTP may be silent after its client has finished, before that counts as the end.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -80,20 +79,6 @@ impl Failure {
     }
 }
 
-/// A pod that may become ready, to which no session can be opened yet.
-struct Early {
-    /// The pod's.
-    uid: String,
-    since: Instant,
-}
-
-impl Early {
-    /// The next attempt is a quarter later than this one.
-    fn wait(&self) -> Duration {
-        (self.since.elapsed() / 4).clamp(EARLY_AGAIN, EARLY_AGAIN_MAX)
-    }
-}
-
 impl Api {
     pub(super) fn new(client: Client, namespace: &str, port: u16) -> Api {
         let (idle, taken) = (Mutex::default(), Notify::new());
@@ -103,9 +88,12 @@ impl Api {
 
     /// Keeps sessions to the newest ready pod, and to the newest that may become ready, ahead of who will want them; the caller
     /// runs it.
-    pub(super) async fn keep_ahead(self, mut pods: Pods) {
+    pub(super) async fn keep_ahead(self, pods: Pods) {
+        tokio::join!(self.keep_to_ready(pods.clone()), self.keep_to_coming(pods));
+    }
+
+    async fn keep_to_ready(&self, mut pods: Pods) {
         let mut failure: Option<Failure> = None;
-        let mut early: Option<Early> = None;
         loop {
             let seen = pods.seen();
             self.forget_others(&seen);
@@ -113,38 +101,50 @@ impl Api {
             // It says little of another pod.
             failure.take_if(|failure| newest.is_none_or(|pod| pod.uid != failure.uid));
             let waits = failure.as_ref().is_some_and(|failure| Instant::now() < failure.until);
-            // Its address and its readiness may be told at the same time, so neither is waited for.
-            let coming = seen.coming.first().filter(|pod| pod.is_placed);
-            let (filled, ahead) = tokio::join!(self.fill(newest.filter(|_| !waits)), self.fill(coming));
             if let Some(pod) = newest.filter(|_| !waits) {
+                let filled = self.fill(pod, false).await;
                 failure = filled.err().map(|_| Failure::next(failure, &pod.uid));
             }
-            early = match coming {
-                Some(pod) if ahead.is_err() => Some(
-                    early
-                        .filter(|early| early.uid == pod.uid)
-                        .unwrap_or_else(|| Early { uid: pod.uid.clone(), since: Instant::now() }),
-                ),
-                _ => None,
-            };
             let until = failure.as_ref().map(|failure| failure.until);
-            let early_until = early.as_ref().map(|early| Instant::now() + early.wait());
             tokio::select! {
                 () = pods.changed() => {}
                 () = self.0.taken.notified(), if until.is_none() => {}
                 () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
-                () = sleep_until(early_until.unwrap_or_else(Instant::now)), if early_until.is_some() => {}
                 () = sleep(AGE / 2) => {}
             }
         }
     }
 
-    /// Opens the sessions to this pod that are missing.
-    async fn fill(&self, pod: Option<&Target>) -> Result<()> {
-        let Some(pod) = pod else { return Ok(()) };
+    /// The pod's address and its readiness may be told at the same time, so neither is waited for.
+    async fn keep_to_coming(&self, mut pods: Pods) {
+        let mut of: Option<(Target, Instant)> = None;
+        loop {
+            let coming = pods.seen().coming.first().filter(|pod| pod.is_placed).cloned();
+            let since = of.filter(|(last, _)| coming.as_ref().is_some_and(|pod| pod.uid == last.uid));
+            let since = since.map_or_else(Instant::now, |(_, since)| since);
+            let wait = match &coming {
+                Some(pod) if self.fill(pod, true).await.is_err() => {
+                    (since.elapsed() / 4).clamp(EARLY_AGAIN, OPEN_AGAIN_MAX)
+                }
+                _ => AGE / 2,
+            };
+            let another = async {
+                while pods.seen().coming.first().filter(|pod| pod.is_placed) == coming.as_ref() {
+                    pods.changed().await;
+                }
+            };
+            let _ = timeout(wait, another).await;
+            of = coming.map(|pod| (pod, since));
+        }
+    }
+
+    /// Opens the sessions to this pod that are missing, `early` where it is not ready.
+    async fn fill(&self, pod: &Target, early: bool) -> Result<()> {
         let there = self.idle().iter().filter(|idle| idle.uid == pod.uid).count();
         for _ in there..SPARE {
-            let opened = self.0.upgrade.session(&pod.name).await;
+            let upgrade = &self.0.upgrade;
+            let opened =
+                if early { upgrade.early(&pod.name).await } else { upgrade.session(&pod.name).await };
             let session = opened.inspect_err(|error| tracing::debug!("no session ahead: {error:#}"))?;
             self.put(pod.uid.clone(), session);
         }

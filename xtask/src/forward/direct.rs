@@ -182,21 +182,23 @@ impl Direct {
         let port = self.insist(&pod, || self.service(&pod)).await;
         let nodes: Arc<[SocketAddr]> = self.0.nodes.iter().map(|node| SocketAddr::new(*node, port)).collect();
         let mut led_to = None;
-        let mut begun = Instant::now();
         for attempt in 0.. {
             let address = pods.address(&pod.uid).await;
-            if led_to != Some(address) {
-                self.insist(&pod, || self.endpoint(&pod, address)).await;
-                led_to = Some(address);
-                begun = Instant::now();
-            }
+            let since = match led_to {
+                Some((to, since)) if to == address => since,
+                _ => {
+                    self.insist(&pod, || self.endpoint(&pod, address)).await;
+                    Instant::now()
+                }
+            };
+            led_to = Some((address, since));
             match connect(&nodes, attempt).await {
                 Ok(_) => break,
                 Err(error) => self.failed(&pod, &error),
             }
-            sleep(if begun.elapsed() < MOMENT { LOOK_AGAIN } else { LOOK_AGAIN_LATER }).await;
+            sleep(if since.elapsed() < MOMENT { LOOK_AGAIN } else { LOOK_AGAIN_LATER }).await;
         }
-        let Some(address) = led_to else { return };
+        let Some((address, _)) = led_to else { return };
         self.0.seen.send_modify(|shown| {
             shown.failures.remove(&pod.uid);
             shown.pods.insert(pod.uid.clone(), Way { pod: address, nodes });

@@ -114,6 +114,17 @@ impl Upgrade {
         }
     }
 
+    /// A session to a pod that may have no sandbox yet, by the way that is known to pass: what the kubelet says of such a pod
+    /// is nothing about the way.
+    ///
+    /// # Errors
+    /// As those of [`Upgrade::session`].
+    pub(super) async fn early(&self, pod: &str) -> Result<Session> {
+        let tunnels = self.tunnels.load(Ordering::Relaxed);
+        let opened = if tunnels { self.tunnel(pod).await? } else { self.spdy(pod).await? };
+        opened.map_err(|refused| refused.into_error(pod))
+    }
+
     async fn spdy(&self, pod: &str) -> Result<Result<Session, Refused>> {
         let protocol = HeaderName::from_static("x-stream-protocol-version");
         let headers = [(UPGRADE, SPDY), (protocol, "portforward.k8s.io")];

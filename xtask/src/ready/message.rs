@@ -34,7 +34,11 @@ pub(super) fn compose(world: &World, verdicts: &[(Item, Verdict)], late: Option<
     let redactor = redactor(world);
     let mut blocks: Vec<String> = Vec::new();
     for (at, (item, cause)) in doomed.iter().enumerate() {
-        let same = doomed[..at].iter().find(|(_, other)| other.text == cause.text);
+        // Of two that are at work, each is at something else.
+        let is_same = |other: &Cause| {
+            other.text == cause.text && (cause.kind != Kind::Unfinished || other.pod == cause.pod)
+        };
+        let same = doomed[..at].iter().find(|(_, other)| is_same(other));
         blocks.push(match same {
             Some((first, _)) => format!("{}: the same as {first}", place(item)),
             None => block(world, &redactor, item, cause),

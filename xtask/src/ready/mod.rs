@@ -151,7 +151,7 @@ pub(crate) async fn doomed(place: Place<'_>, asked: &Asked, patience: &Patience)
     let mut world = World::since(begun);
     loop {
         let now = clock.now();
-        let verdicts = verdict::judge(&world, &all, &asked.items, patience, now);
+        let verdicts = verdict::judge_hooks(&world, &all, &asked.items, patience, now);
         if verdicts.iter().any(|(_, verdict)| matches!(verdict, Verdict::Doomed(_))) {
             let text = message::compose(&world, &verdicts, None);
             return Failure { text, cause: message::first(&verdicts).cloned() };
@@ -199,9 +199,12 @@ pub(crate) async fn unfinished(
     };
     // What is known by then is told.
     let _ = tokio::time::timeout(SYNC, sync).await;
-    let mut verdicts = verdict::judge(&world, &all, &asked.items, patience, clock.now());
+    let mut verdicts = verdict::judge_hooks(&world, &all, &asked.items, patience, clock.now());
     verdicts.retain(|(item, verdict)| {
-        let is_there = world.jobs.contains_key(&item.key) || world.pods.contains_key(&item.key);
+        let is_there = match item.kind {
+            asked::Kind::Job => world.jobs.contains_key(&item.key),
+            _ => world.pods.contains_key(&item.key),
+        };
         is_there && *verdict != Verdict::Ready
     });
     if verdicts.is_empty() {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::config::{Release, Suite};
 use crate::events::{Events, Phase};
-use crate::exit::{Exit, ExitWith, coded};
+use crate::exit::{Exit, ExitWith, coded, message};
 use crate::helm::{Helm, Install};
 use crate::images::deliver::Push;
 use crate::labels;
@@ -19,6 +19,7 @@ use crate::namespaces::Namespaces;
 use crate::ready::patience::Patience;
 use crate::ready::{self, asked::Asked};
 use crate::template::{self, Facts};
+use crate::text;
 
 mod ahead;
 pub mod images;
@@ -168,7 +169,7 @@ async fn install_one(
     let upgrade = || installer.helm.upgrade_install(&install, release.timeout);
     let hooks = Asked::hooks(&one.manifest, namespace)?;
     let ready::Place { client, clock, .. } = place;
-    let (begun, started) = (clock.now(), Instant::now());
+    let begun = clock.now();
     if let Some(before) = before {
         // The name by which helm's server-side apply goes: that of its program (its pkg/kube/client.go).
         let manager = installer.helm.program.file_name().unwrap_or("helm");
@@ -178,23 +179,31 @@ async fn install_one(
             Err(error) => tracing::debug!("{error:#}"),
         }
     }
-    let mut installed = tokio::select! {
-        installed = upgrade() => installed,
-        failure = ready::doomed(place, &hooks, &release.patience) => {
-            return Err(hook_failed(&failure.text, release));
+    // The outer error is a hook's, which says all.
+    let attempt = async || -> Result<Result<String>> {
+        let started = Instant::now();
+        let installed = tokio::select! {
+            installed = upgrade() => installed,
+            failure = ready::doomed(place, &hooks, &release.patience) => {
+                return Err(hook_failed(&failure.text, release, None));
+            }
+        };
+        if let Err(error) = &installed
+            && started.elapsed() >= release.timeout
+        {
+            // Of a hook that hangs helm says no more than its name.
+            let hanging = ready::unfinished(place, &hooks, &release.patience, begun, started.elapsed()).await;
+            if let Some(text) = hanging {
+                return Err(hook_failed(&text, release, Some(error)));
+            }
         }
+        Ok(installed)
     };
-    if installed.is_err() && started.elapsed() >= release.timeout {
-        // Of a hook that hangs helm says no more than its name.
-        let hanging = ready::unfinished(place, &hooks, &release.patience, begun, release.timeout).await;
-        if let Some(text) = hanging {
-            return Err(hook_failed(&text, release));
-        }
-    }
+    let mut installed = attempt().await?;
     if installed.as_ref().is_err_and(lock::is_locked) {
         if ours || lock::is_of_a_dead_run(client, &name, clock.now()).await.or_exit(Exit::Environment)? {
             lock::unlock(client, &name).await.or_exit(Exit::Environment)?;
-            installed = upgrade().await;
+            installed = attempt().await?;
         } else {
             installed = installed.map_err(|error| error.context(lock::explain(&name)));
         }
@@ -213,8 +222,12 @@ async fn install_one(
     })
 }
 
-fn hook_failed(text: &str, release: &Release) -> anyhow::Error {
-    let text = format!("{text}\n    It is a hook of the release {}, for which helm waits.", release.name);
+/// What is told of a hook, and what helm said of it where it has ended.
+fn hook_failed(text: &str, release: &Release, helm: Option<&anyhow::Error>) -> anyhow::Error {
+    let mut text = format!("{text}\n    It is a hook of the release {}, for which helm waits.", release.name);
+    if let Some(error) = helm {
+        text.push_str(&format!("\n{}", text::indent(&message(error), "    ")));
+    }
     coded(Exit::NotReady, anyhow!(text))
 }
 

@@ -4,24 +4,20 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use anyhow::Result;
-use camino::Utf8Path;
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::report::{median, range};
 use crate::cli::{BenchCuts, K8sTest};
-use crate::commands::copied::{Changed, change};
-use crate::commands::k8s_test::{self, Ended};
+use crate::commands::copied::{Changed, carry_out, change};
+use crate::commands::k8s_test::Ended;
+use crate::config::Workspace;
 use crate::config::cuts::{Cut, CutsFile, FILE};
 use crate::config::edit::Edit;
-use crate::config::{SuiteFile, Workspace, suite};
 use crate::env::Env;
 use crate::exit::Exit;
-use crate::fail;
-use crate::names;
-use crate::plan::{Files, Plan};
-use crate::report::Recorder;
+use crate::plan::Files;
 
 /// What a run took, in seconds.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -42,74 +38,64 @@ struct Case {
 pub(super) async fn run(args: &BenchCuts, env: &Env) -> Result<Exit> {
     let workspace = Workspace::here();
     let files = Files::load(&workspace, std::slice::from_ref(&args.suite))?;
-    let Some((folder, _)) = files.suites.first() else {
-        fail!(Exit::Usage, "there is no suite {}", args.suite)
-    };
+    let (folder, _) = files.suites.first().context("there is a suite of each name that was found")?;
     let cuts = CutsFile::load(folder)?.cuts;
     let scratch = workspace.root.join("target/bench/cuts");
     let _ = std::fs::remove_dir_all(&scratch);
     let name = folder.file_name().unwrap_or_default();
     let undone = |cut: Option<&Cut>| -> Vec<Edit> { cut.map_or(Vec::new(), |cut| cut.undo.clone()) };
-    let mut cases = Vec::new();
+    let (mut changed, mut cases) = (Vec::new(), Vec::new());
     for (number, cut) in std::iter::once(None).chain(cuts.iter().map(Some)).enumerate() {
         let name = format!("{name}-{number}");
-        let changed = change(&workspace, folder, (FILE, &undone(cut)), &name, &scratch)?;
-        cases.push((changed, Case { without: cut.map(|cut| cut.what.clone()), runs: Vec::new() }));
+        changed.push(change(&workspace, folder, (FILE, &undone(cut)), &name, &scratch)?);
+        cases.push(Case { without: cut.map(|cut| cut.what.clone()), runs: Vec::new() });
     }
-    for run in 0..usize::from(args.runs) {
-        // None always follows the same one.
-        let count = cases.len();
-        for at in 0..count {
-            let (changed, case) = &mut cases[(at + run) % count];
-            match measure(args, env, &workspace, changed).await? {
-                Ok(took) => case.runs.push(took),
-                Err(exit) => return Ok(exit),
-            }
+    let load = super::load_of_machine();
+    let flags = K8sTest { cluster: args.cluster.clone(), ..K8sTest::default() };
+    // The first one finds no cluster, or one where nothing was ever read: it does not count.
+    let mut end = measure(&flags, env, &workspace, &changed[0]).await?.err();
+    for case in turns(usize::from(args.runs), cases.len()) {
+        if end.is_some() {
+            break;
+        }
+        match measure(&flags, env, &workspace, &changed[case]).await? {
+            Ok(took) => cases[case].runs.push(took),
+            Err(exit) => end = Some(exit),
         }
     }
-    let cases: Vec<Case> = cases.into_iter().map(|(_, case)| case).collect();
-    let table = table(&cases);
-    write(&scratch, &cases, &table)?;
+    let mut table = table(&cases);
+    let _ = writeln!(table, "\n{} processors with a load of {load:.1} before.", super::processors());
+    if end.is_some() {
+        table.push_str("\n**The benchmark was interrupted or failed: runs are missing.**\n");
+    }
+    std::fs::write(scratch.with_extension("json"), serde_json::to_string_pretty(&cases)?)?;
+    std::fs::write(scratch.with_extension("md"), &table)?;
     print!("{table}");
-    Ok(Exit::Passed)
+    Ok(end.unwrap_or(Exit::Passed))
+}
+
+/// The cases in the order of the runs; each second run goes through the cases backwards, so that none always follows the same one.
+fn turns(runs: usize, cases: usize) -> impl Iterator<Item = usize> {
+    (0..runs).flat_map(move |run| (0..cases).map(move |at| if run % 2 == 0 { at } else { cases - 1 - at }))
 }
 
 /// Deploys the suite and runs its tests; the exit code where it came to no result.
 async fn measure(
-    args: &BenchCuts,
+    flags: &K8sTest,
     env: &Env,
     workspace: &Workspace,
-    Changed { folder, images }: &Changed,
+    changed: &Changed,
 ) -> Result<Result<Took, Exit>> {
-    let own = Files::load(workspace, &[])?.images;
-    let images = images.clone().unwrap_or(own);
-    let suites = vec![(folder.clone(), SuiteFile::load(&folder.join(suite::FILE))?)];
-    let files = Files { workspace: workspace.clone(), images: images.clone(), suites };
-    let flags = K8sTest { cluster: args.cluster.clone(), ..K8sTest::default() };
-    let cpus = super::processors();
     let start = Timestamp::now();
-    let plan = Plan::resolve(&flags, env, &files, &names::run_id(start), cpus)?;
-    let recorder = Recorder::default();
-    let mut session = crate::commands::session(env, Some(Box::new(recorder.clone())))?;
-    session.images = images;
-    let Ended { exit, error } = k8s_test::carry_out(&session, &plan, &recorder).await?;
+    let (Ended { exit, error }, record) = carry_out(flags, env, workspace, &[changed], |_| {}).await?;
     if exit != Exit::Passed {
-        eprintln!(
-            "\nerror: {}",
-            error.unwrap_or_else(|| "tests failed: what they took means nothing".to_owned())
-        );
+        let error = error.unwrap_or_else(|| "tests failed, so that what they took means nothing".to_owned());
+        eprintln!("\nerror: {error}");
         return Ok(Err(exit));
     }
-    let record = recorder.record();
     let pods = record.times(start).map_or(Duration::ZERO, |times| times.pods).as_secs_f64();
     let tests = record.tests.iter().map(|test| test.took.as_secs_f64()).sum();
     Ok(Ok(Took { pods, tests }))
-}
-
-fn write(folder: &Utf8Path, cases: &[Case], table: &str) -> Result<()> {
-    std::fs::write(folder.with_extension("json"), serde_json::to_string_pretty(cases)?)?;
-    std::fs::write(folder.with_extension("md"), table)?;
-    Ok(())
 }
 
 /// A row for each case: the medians, and what each is of the one with all cuts.
@@ -136,8 +122,14 @@ fn table(cases: &[Case]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use camino::Utf8Path;
+
     use super::*;
-    use crate::config::Workspace;
+
+    #[test]
+    fn every_second_run_goes_backwards() {
+        assert_eq!(Vec::from_iter(turns(2, 3)), [0, 1, 2, 2, 1, 0]);
+    }
 
     #[test]
     fn the_table_shows_what_each_is_of_the_one_with_all() {

@@ -97,23 +97,31 @@ async fn a_session_that_has_waited_too_long_is_not_used() {
     assert!(api.take("1").is_none());
 }
 
+/// Refuses what is asked for in this time; how much it was.
+async fn refused(
+    server: &mut crate::fake_api::Server,
+    status: StatusCode,
+    why: &serde_json::Value,
+    time: Duration,
+) -> usize {
+    let mut count = 0;
+    let answers = async {
+        while let Some((_, answer)) = server.next_request().await {
+            answer.send_response(crate::fake_api::answer(status, why));
+            count += 1;
+        }
+    };
+    assert!(timeout(time, answers).await.is_err(), "it has ended");
+    count
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_may_not_forward_is_not_asked_for_all_the_time() {
     let (client, mut server) = crate::fake_api::client();
     let (pods, sender) = Pods::of(Seen { ready: [pod("1")].into(), ..Seen::default() });
     let ahead = tokio::spawn(Api::new(client, "ns", 80).keep_ahead(pods));
-    let mut asked = async |time| {
-        let mut count = 0;
-        let answers = async {
-            while let Some((_, answer)) = server.next_request().await {
-                let why = serde_json::json!({ "kind": "Status", "message": "no" });
-                answer.send_response(crate::fake_api::answer(StatusCode::FORBIDDEN, &why));
-                count += 1;
-            }
-        };
-        assert!(timeout(time, answers).await.is_err(), "it has ended");
-        count
-    };
+    let why = serde_json::json!({ "kind": "Status", "message": "no" });
+    let mut asked = async |time| refused(&mut server, StatusCode::FORBIDDEN, &why, time).await;
     let early = asked(Duration::from_secs(10)).await;
     assert!((4..8).contains(&early), "{early} requests");
     let later = asked(10 * OPEN_AGAIN_MAX).await;
@@ -132,24 +140,20 @@ async fn a_session_to_a_pod_that_may_become_ready_is_asked_for_until_its_sandbox
     let placed = Target { is_placed: false, ..pod("1") };
     let (pods, sender) = Pods::of(Seen { coming: [placed].into(), ..Seen::default() });
     let ahead = tokio::spawn(Api::new(client, "ns", 80).keep_ahead(pods));
-    let mut asked = async |time| {
-        let mut count = 0;
-        let answers = async {
-            while let Some((_, answer)) = server.next_request().await {
-                let why = serde_json::json!({ "kind": "Status", "message": "pod does not exist" });
-                answer.send_response(crate::fake_api::answer(StatusCode::NOT_FOUND, &why));
-                count += 1;
-            }
-        };
-        assert!(timeout(time, answers).await.is_err(), "it has ended");
-        count
-    };
+    // The kubelet's own words, which are no Status.
+    let why = serde_json::json!("pod does not exist");
+    let mut asked = async |time| refused(&mut server, StatusCode::NOT_FOUND, &why, time).await;
     assert_eq!(asked(AGE / 4).await, 0, "no node was chosen");
     sender.send_modify(|seen| seen.coming = [pod("1")].into());
     let first = asked(Duration::from_secs(1)).await;
     assert!((8..11).contains(&first), "{first} requests in the first second");
     let later = asked(Duration::from_secs(100)).await;
-    assert!((25..40).contains(&later), "{later} requests later");
+    assert!((14..25).contains(&later), "{later} requests later");
+    // What else is told is no reason to ask; that it has an address is one.
+    sender.send_modify(|seen| seen.unready = vec!["pod b is not ready".to_owned()]);
+    assert_eq!(asked(Duration::from_millis(1)).await, 0);
+    sender.send_modify(|seen| seen.coming = [Target { address: "10.0.0.1".parse().ok(), ..pod("1") }].into());
+    assert_eq!(asked(Duration::from_millis(1)).await, 1);
     ahead.abort();
 }
 

@@ -87,6 +87,18 @@ pub fn judge(
     items.iter().map(|item| (item.clone(), look.judge(item))).collect()
 }
 
+/// As [`judge`], for hooks.
+pub(super) fn judge_hooks(
+    world: &World,
+    asked: &Asked,
+    items: &[Item],
+    patience: &Patience,
+    now: Timestamp,
+) -> Vec<(Item, Verdict)> {
+    let look = Look { world, asked, patience, now };
+    items.iter().map(|item| (item.clone(), look.judge_hook(item))).collect()
+}
+
 /// `time` and a while after it.
 fn after(time: Option<Timestamp>, while_: std::time::Duration) -> Option<Timestamp> {
     time.and_then(|time| time.checked_add(SignedDuration::try_from(while_).ok()?).ok())
@@ -118,20 +130,33 @@ impl Look<'_> {
         }
     }
 
-    /// Adds which container of a Job is at work: what it says last may tell what it waits for.
+    /// Adds which container of a Job or pod is at work: what it says last may tell what it waits for.
     fn at_work(&self, item: &Item, cause: Cause) -> Cause {
-        if item.kind != Kind::Job {
+        if !matches!(item.kind, Kind::Job | Kind::Pod) {
             return cause;
         }
-        let pods = self.current_pods(item);
-        let at_work = pods.iter().find_map(|(key, pod)| {
-            let running = |status: &&ContainerStatus| {
-                status.state.as_ref().is_some_and(|state| state.running.is_some())
-            };
-            let status = containers(pod).into_iter().map(|(status, _)| status).find(running)?;
-            Some((&key.name, &status.name))
-        });
-        at_work.map_or(cause.clone(), |(pod, container)| cause.at(pod, Some(container)))
+        let is_running =
+            |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
+        for (key, pod) in self.current_pods(item) {
+            let running = containers(pod).into_iter().filter(|(status, _)| is_running(status));
+            // An init container that runs beside the others is not what the work is done in.
+            if let Some((status, _)) = running.min_by_key(|(_, init)| *init) {
+                return cause.at(&key.name, Some(&status.name));
+            }
+        }
+        cause
+    }
+
+    /// A hook's verdict: helm waits until it has ended, so a pod that runs is not there yet.
+    fn judge_hook(&self, item: &Item) -> Verdict {
+        let ended = self.world.pods.get(&item.key).and_then(|pod| pod.status.as_ref()?.phase.as_deref());
+        match self.judge(item) {
+            Verdict::Ready if item.kind == Kind::Pod && ended != Some("Succeeded") => {
+                let cause = Cause::new(CauseKind::Unfinished, "it is at work");
+                Verdict::Wait { cause: self.at_work(item, cause), until: None }
+            }
+            verdict => verdict,
+        }
     }
 
     fn is_any_pod_unready(&self, item: &Item) -> bool {

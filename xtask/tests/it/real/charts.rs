@@ -77,8 +77,9 @@ spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: http}}]}}
 /// Starts the program on the cluster; what it prints goes into the file `log`.
 fn start(folder: &Folder, command: &str, suite: &str, input: Stdio) -> Child {
     let log = File::create(folder.path().join("log")).unwrap();
+    let is_run = command == "k8s-test";
     let mut command = xtask(folder, &[command, suite, "--kind-cluster", CLUSTER]);
-    if command.get_args().next().is_some_and(|first| first == "k8s-test") {
+    if is_run {
         command.args(["--output", folder.path().join("output").to_str().unwrap()]);
     }
     command.env(MARK, folder.path()).stdin(input);
@@ -120,6 +121,7 @@ fn revisions(state: &str) -> Vec<String> {
 fn what_charts_and_the_cluster_do_wrong_is_told_or_mended() {
     a_hook_that_fails_ends_the_wait_with_its_last_lines();
     a_hook_that_hangs_is_told_with_its_last_lines();
+    a_hook_that_is_a_pod_and_hangs_is_told_too();
     a_kind_that_the_cluster_does_not_know_is_named();
     a_release_that_was_cut_off_is_installed_again();
     three_runs_at_once_do_not_disturb_each_other();
@@ -149,6 +151,20 @@ fn a_hook_that_hangs_is_told_with_its_last_lines() {
         "It is a hook of the release app, for which helm waits.",
     ];
     ends(&folder, &folder.suite(), 4, &words);
+}
+
+fn a_hook_that_is_a_pod_and_hangs_is_told_too() {
+    let pod = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: look, annotations: {helm.sh/hook: post-install}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 0
+  containers: [{name: look, image: "{{ .Values.image }}", command: [sh, -c, "echo looks for the leader; sleep 600"]}]
+"#;
+    let folder = suite(pod, 8);
+    ends(&folder, &folder.suite(), 4, &["Pod look", "it is at work", "looks for the leader"]);
 }
 
 fn a_kind_that_the_cluster_does_not_know_is_named() {
@@ -182,7 +198,7 @@ fn a_release_that_was_cut_off_is_installed_again() {
 }
 
 fn three_runs_at_once_do_not_disturb_each_other() {
-    let folders = [1, 2, 3].map(|_| suite(&web(3), 60));
+    let folders = [1, 2, 3].map(|_| suite(&web(15), 90));
     let mut runs = Vec::new();
     for folder in &folders {
         runs.push(start(folder, "k8s-test", &folder.suite(), Stdio::null()));
@@ -223,10 +239,12 @@ fn a_new_suite_runs() {
     let filter = "reference=k8s-test.local/python-base";
     let images = said("docker", &["image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", filter]);
     folder.write("chart/values.yaml", &format!("image: {}\n", images.lines().next().unwrap()));
-    let name = format!("trial-{}", std::process::id());
-    let suites = concat!(env!("CARGO_MANIFEST_DIR"), "/../test-suites");
-    let _written = Written(PathBuf::from(suites).join(&name));
-    let mut new: Command = xtask(&folder, &["new", "suite", &name, "--chart", "chart"]);
+    // It is among the workspace's own for a while; one that a killed test has left goes first.
+    let name = "trial-of-new";
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../test-suites")).join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    let _written = Written(path);
+    let mut new: Command = xtask(&folder, &["new", "suite", name, "--chart", "chart"]);
     assert!(new.status().unwrap().success());
-    ends(&folder, &name, 0, &["forward", "1 passed, 0 failed"]);
+    ends(&folder, name, 0, &["forward", "1 passed, 0 failed"]);
 }

@@ -1,4 +1,4 @@
-//! The same with Docker, kind and helm, on clusters of its own.
+//! The program with real Docker, kind and helm, on clusters of its own.
 
 use std::path::Path;
 use std::process::Command;

@@ -2,7 +2,7 @@
 
 from dagster import graph, op
 
-# As what the test writes at the other levels.
+# As what the test writes at the other levels, but for labels, and for containers, which would need an image.
 OP_CONFIG = {
     "container_config": {
         "env": [{"name": "AT_OP", "value": "yes"}],
