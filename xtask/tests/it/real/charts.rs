@@ -147,7 +147,8 @@ fn a_hook_that_hangs_is_told_with_its_last_lines() {
     let words = [
         "Job migrate",
         "waits for the lock of the table users",
-        "Gave up after 8.0 s.",
+        "Gave up after 8.",
+        "context deadline exceeded",
         "It is a hook of the release app, for which helm waits.",
     ];
     ends(&folder, &folder.suite(), 4, &words);
