@@ -105,14 +105,15 @@ async fn a_run_whose_pod_runs_out_of_memory_is_resumed() -> anyhow::Result<()> {
     .await
 }
 
+/// By the signal 9, which the kernel sends to who has filled the memory.
+const KILLED: i32 = 128 + 9;
+
 fn is_out_of_memory(pod: &Pod) -> bool {
     let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
     let mut states = statuses.into_iter().flatten().filter_map(|status| status.state.as_ref());
-    // The reason is given too where another process of the container was ended.
-    states.any(|state| {
-        let end = state.terminated.as_ref();
-        end.is_some_and(|end| end.reason.as_deref() == Some("OOMKilled") && end.exit_code != 0)
-    })
+    // The reason is no evidence: where another process of the container was ended it is OOMKilled too, and where the container's end
+    // was heard of before its lack of memory it is Error.
+    states.any(|state| state.terminated.as_ref().is_some_and(|end| end.exit_code == KILLED))
 }
 
 /// Draining a node evicts its pods and keeps the next ones off it. A node that is cordoned would keep off those of all
