@@ -314,8 +314,7 @@ mod tests {
     use super::*;
 
     fn pod(ports: &[u16]) -> Target {
-        let (name, uid) = ("web-0".to_owned(), "u".to_owned());
-        Target { name, uid, is_placed: true, address: None, ports: ports.to_vec() }
+        Target { ports: ports.to_vec(), ..Target::placed("web-0", "u") }
     }
 
     #[test]

@@ -51,6 +51,15 @@ pub(super) struct Target {
     pub(super) ports: Vec<u16>,
 }
 
+#[cfg(test)]
+impl Target {
+    /// One that a node was chosen for.
+    pub(super) fn placed(name: &str, uid: &str) -> Target {
+        let (name, uid) = (name.to_owned(), uid.to_owned());
+        Target { name, uid, is_placed: true, address: None, ports: Vec::new() }
+    }
+}
+
 impl Pods {
     /// The pods and the work of keeping them known, which is the caller's to run.
     pub(super) fn watch(api: Api<Pod>, selector: &str) -> (Pods, impl Future<Output = ()> + use<>) {

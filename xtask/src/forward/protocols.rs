@@ -42,13 +42,7 @@ impl Dial for Straight {
 }
 
 fn seen() -> Seen {
-    let pod = Target {
-        name: "a".to_owned(),
-        uid: "1".to_owned(),
-        is_placed: true,
-        address: None,
-        ports: Vec::new(),
-    };
+    let pod = Target::placed("a", "1");
     Seen { ready: [pod].into(), ..Seen::default() }
 }
 

@@ -20,7 +20,7 @@ fn data(text: &str) -> Vec<u8> {
 }
 
 fn pod(uid: &str) -> Target {
-    Target { name: "b".to_owned(), uid: uid.to_owned(), is_placed: true, address: None, ports: Vec::new() }
+    Target::placed("b", uid)
 }
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\n\r\n";

@@ -20,13 +20,7 @@ impl Dial for Local {
 }
 
 fn seen(ready: bool) -> Seen {
-    let pod = Target {
-        name: "a".to_owned(),
-        uid: "1".to_owned(),
-        is_placed: true,
-        address: None,
-        ports: Vec::new(),
-    };
+    let pod = Target::placed("a", "1");
     Seen { ready: ready.then_some(pod).into_iter().collect(), ..Seen::default() }
 }
 
