@@ -46,6 +46,8 @@ pub mod suite {
     pub const HELM: &str = "K8S_TEST_HELM";
     /// A folder for what the test wants kept.
     pub const ARTIFACTS: &str = "K8S_TEST_ARTIFACTS";
+    /// In seconds, how long the test may take before it is ended.
+    pub const TIMEOUT: &str = "K8S_TEST_TIMEOUT";
     /// `K8S_TEST_NAMESPACE_<ROLE>`.
     pub const NAMESPACE: &str = "K8S_TEST_NAMESPACE_";
     /// `K8S_TEST_URL_<FORWARD>`.

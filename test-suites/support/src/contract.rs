@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// File with the credentials of the cluster, for these tests alone.
 pub const KUBECONFIG: &str = "KUBECONFIG";
@@ -18,6 +19,8 @@ pub const FOLDER: &str = "K8S_TEST_FOLDER";
 pub const HELM: &str = "K8S_TEST_HELM";
 /// Folder for what a test wants to keep.
 pub const ARTIFACTS: &str = "K8S_TEST_ARTIFACTS";
+/// In seconds, how long the test may take before it is ended.
+pub const TIMEOUT: &str = "K8S_TEST_TIMEOUT";
 /// Followed by a namespace role: the name of its namespace.
 pub const NAMESPACE: &str = "K8S_TEST_NAMESPACE_";
 /// Followed by the name of a forward: its base URL.
@@ -60,6 +63,7 @@ pub struct Contract {
     suite: String,
     variant: String,
     artifacts: PathBuf,
+    timeout: Option<Duration>,
     namespaces: BTreeMap<String, String>,
     urls: BTreeMap<String, String>,
     images: BTreeMap<String, String>,
@@ -90,6 +94,7 @@ impl Contract {
             suite: single(SUITE)?,
             variant: single(VARIANT)?,
             artifacts: single(ARTIFACTS)?.into(),
+            timeout: all.get(TIMEOUT).and_then(|text| text.parse().ok()).map(Duration::from_secs),
             namespaces: family(NAMESPACE),
             urls: family(URL),
             images: family(IMAGE),
@@ -119,6 +124,11 @@ impl Contract {
     /// The folder for what a test wants to keep.
     pub fn artifacts(&self) -> &Path {
         &self.artifacts
+    }
+
+    /// How long the test may take before it is ended; none where nobody ends it.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// The namespace of a role.
@@ -188,6 +198,7 @@ mod tests {
             ("K8S_TEST_SUITE", "k8s-run-launcher"),
             ("K8S_TEST_VARIANT", "default"),
             ("K8S_TEST_ARTIFACTS", "/tmp/artifacts"),
+            ("K8S_TEST_TIMEOUT", "300"),
             ("K8S_TEST_NAMESPACE_USER", "dagster-test-1"),
             ("K8S_TEST_NAMESPACE_SYSTEM", "dagster-system-1"),
             ("K8S_TEST_URL_WEBSERVER", "http://127.0.0.1:34567/"),
@@ -205,6 +216,7 @@ mod tests {
         assert_eq!(contract.suite(), "k8s-run-launcher");
         assert_eq!(contract.variant(), "default");
         assert_eq!(contract.artifacts(), Path::new("/tmp/artifacts"));
+        assert_eq!(contract.timeout(), Some(Duration::from_secs(300)));
         assert_eq!(contract.namespace("system").unwrap(), "dagster-system-1");
         assert_eq!(contract.url("webserver").unwrap(), "http://127.0.0.1:34567");
         assert_eq!(contract.image("dagster-test").unwrap(), "example.test/dagster-test:1");

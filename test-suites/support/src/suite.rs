@@ -1,6 +1,8 @@
 //! The deployment under test, and the frame in which a test launches a run and looks at it.
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -11,6 +13,7 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{self, Select, State};
 use crate::contract::Contract;
@@ -18,6 +21,9 @@ use crate::dagster::{self, Dagster, Launch, Run, RunId, RunStatus};
 use crate::diagnosis::Diagnosis;
 use crate::expect;
 use crate::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
+
+/// What is left of a test's time to say why it takes so long.
+const TO_TELL: Duration = Duration::from_secs(30);
 
 /// The deployment that the environment describes.
 #[derive(Clone)]
@@ -29,6 +35,10 @@ pub struct Suite {
     client: kube::Client,
     user: String,
     system: String,
+    /// When the test has to say why it is not done.
+    end: Option<Instant>,
+    /// How many frames of runs are open, one within the other.
+    frames: Arc<AtomicUsize>,
 }
 
 impl Suite {
@@ -46,6 +56,8 @@ impl Suite {
             dagster: Dagster::new(contract.url("webserver")?),
             user: contract.namespace("user")?.to_owned(),
             system: contract.namespace("system")?.to_owned(),
+            end: contract.timeout().map(|limit| Instant::now() + limit.saturating_sub(TO_TELL)),
+            frames: Arc::default(),
             contract,
         })
     }
@@ -131,13 +143,35 @@ impl Suite {
         self.told(body, runs).await
     }
 
-    /// Awaits `body`; when it fails, says what the runs did, and ends them.
+    /// As [`Suite::with_run`], with a run that was launched by other means.
+    ///
+    /// # Errors
+    /// The body's own.
+    pub async fn with_launched(
+        &self,
+        run: &RunId,
+        body: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<()> {
+        self.told(body, async || vec![run.clone()]).await
+    }
+
+    /// Awaits `body`; when it fails, or is not done when the test is about to be ended, says what the runs did, and ends them.
     async fn told<T>(
         &self,
         body: impl Future<Output = anyhow::Result<T>>,
         runs: impl AsyncFnOnce() -> Vec<RunId>,
     ) -> anyhow::Result<T> {
-        let failed = match AssertUnwindSafe(body).catch_unwind().await {
+        let frame = self.frames.fetch_add(1, Ordering::Relaxed) + 1;
+        let body = AssertUnwindSafe(body).catch_unwind();
+        let ended = tokio::select! {
+            ended = body => ended,
+            () = self.late(frame) => Ok(Err(anyhow::anyhow!(
+                "the test is not done {} s before it would be ended; test_timeout in suite.yaml says when",
+                TO_TELL.as_secs()
+            ))),
+        };
+        self.frames.fetch_sub(1, Ordering::Relaxed);
+        let failed = match ended {
             Ok(Ok(done)) => return Ok(done),
             failed => failed,
         };
@@ -155,6 +189,17 @@ impl Suite {
             }
         }
         failed.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Ends when the test has to say why it is not done, and this is its innermost frame of runs: that one knows most.
+    async fn late(&self, frame: usize) {
+        match self.end {
+            Some(end) => sleep_until(end).await,
+            None => std::future::pending().await,
+        }
+        if self.frames.load(Ordering::Relaxed) > frame {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// As [`Suite::with_run`], with a run that has ended well.

@@ -40,6 +40,9 @@ pub(super) async fn run(
     let mut file = std::fs::File::create(log).with_context(|| format!("write {log}"))?;
     let mut seen = Seen::default();
     let mut run = Run::new(command, limit).forget_stdout();
+    // So that it can say why it takes so long, before it is ended.
+    let timeout = limit.as_secs().to_string();
+    run = run.env(crate::env::suite::TIMEOUT, &timeout);
     for (name, value) in environment {
         run = run.env(name, value);
     }
@@ -143,8 +146,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_environment_and_the_output_are_passed_on() {
-        let end = ended("echo suite is $K8S_TEST_SUITE", Duration::from_secs(20)).await;
-        assert_eq!((end.outcome, end.tail.trim()), (Outcome::Passed, "suite is example"));
+        let script = "echo suite is $K8S_TEST_SUITE, for $K8S_TEST_TIMEOUT s";
+        let end = ended(script, Duration::from_secs(20)).await;
+        assert_eq!((end.outcome, end.tail.trim()), (Outcome::Passed, "suite is example, for 20 s"));
     }
 
     #[tokio::test]

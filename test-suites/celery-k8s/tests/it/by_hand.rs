@@ -27,9 +27,13 @@ async fn a_run_is_launched_by_hand_from_within_a_code_server() -> anyhow::Result
     let launched = cluster::execute(&pods, &server.name_any(), container, &command, RUN_LIMIT).await?;
     assert_eq!(launched.code, 0, "{}", launched.stderr);
     let run = RunId::from(launched.stdout.trim());
-    let ended = suite.dagster.await_end(&run, RUN_LIMIT).await?;
-    assert_eq!(ended.status, RunStatus::Success);
-    // By way of the queues, as any other.
-    assert_eq!(suite.jobs_of(&ended, "step_worker").await?.len(), 2);
-    Ok(())
+    suite
+        .with_launched(&run, async {
+            let ended = suite.dagster.await_end(&run, RUN_LIMIT).await?;
+            assert_eq!(ended.status, RunStatus::Success);
+            // By way of the queues, as any other.
+            assert_eq!(suite.jobs_of(&ended, "step_worker").await?.len(), 2);
+            Ok(())
+        })
+        .await
 }
