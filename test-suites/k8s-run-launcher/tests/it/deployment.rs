@@ -74,7 +74,7 @@ async fn labels_are_on_every_deployment_and_its_pods() -> anyhow::Result<()> {
 async fn variable(pods: &Api<Pod>, labels: &str, name: &str) -> anyhow::Result<Option<String>> {
     let pod = pod(pods, labels).await?;
     let container = &only_container(&pod).name;
-    let seen = cluster::execute(pods, &pod.name_any(), container, &["printenv", name], CLUSTER_LIMIT).await?;
+    let seen = cluster::ask(pods, &pod.name_any(), container, &["printenv", name], CLUSTER_LIMIT).await?;
     Ok((seen.code == 0).then(|| seen.stdout.trim().to_owned()))
 }
 

@@ -63,5 +63,5 @@ async fn environment(pods: &Api<Pod>, labels: &str) -> anyhow::Result<Executed> 
 async fn printenv(pods: &Api<Pod>, pod: &Pod) -> anyhow::Result<Executed> {
     let container = &only_container(pod).name;
     let command = ["printenv", VARIABLE];
-    Ok(cluster::execute(pods, &pod.name_any(), container, &command, CLUSTER_LIMIT).await?)
+    Ok(cluster::ask(pods, &pod.name_any(), container, &command, CLUSTER_LIMIT).await?)
 }

@@ -7,9 +7,19 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::api::{Api, AttachParams};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::Error;
+
+/// Runs the command that it is given and tells its code at the end of both streams. Without that an output that was cut would be
+/// taken for all there is, and for a success too: the API server says so of a connection that the kubelet has closed without a
+/// word (client-go's tools/remotecommand/errorstream.go).
+const SHELL: &str =
+    r#""$@"; code=$?; printf '\nexit code %d' $code; printf '\nexit code %d' $code >&2; exit $code"#;
+const END: &str = "\nexit code ";
+
+/// Between two attempts of [`ask`].
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// What a command inside a container did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,10 +32,32 @@ pub struct Executed {
     pub stderr: String,
 }
 
-/// Runs a command inside a container; one that fails is no error.
+/// Runs a command that changes nothing inside a container that has a shell, and runs it again when its connection breaks; one that
+/// fails is no error.
 ///
 /// # Errors
 /// The command cannot be started, or runs longer than the limit.
+pub async fn ask(
+    pods: &Api<Pod>,
+    pod: &str,
+    container: &str,
+    command: &[&str],
+    limit: Duration,
+) -> Result<Executed, Error> {
+    let mut left = 3;
+    loop {
+        left -= 1;
+        match execute(pods, pod, container, command, limit).await {
+            Err(Error::Output { .. }) if left > 0 => sleep(PAUSE).await,
+            asked => return asked,
+        }
+    }
+}
+
+/// Runs a command once inside a container that has a shell; one that fails is no error.
+///
+/// # Errors
+/// The command cannot be started, or runs longer than the limit; or its connection breaks, and nobody knows how far it came.
 pub async fn execute(
     pods: &Api<Pod>,
     pod: &str,
@@ -52,23 +84,34 @@ async fn run(
     told: &str,
 ) -> Result<Executed, Error> {
     let params = AttachParams::default().container(container).stdout(true).stderr(true);
-    let mut process = pods.exec(pod, command.iter().copied(), &params).await.map_err(|source| {
-        Error::Api { operation: format!("run {told} in {container} of pod {pod}"), source }
+    let in_shell = ["sh", "-c", SHELL, "sh"].iter().chain(command).copied();
+    let mut process = pods.exec(pod, in_shell, &params).await.map_err(|source| Error::Api {
+        operation: format!("run {told} in {container} of pod {pod}"),
+        source,
     })?;
     let status = process.take_status();
     // Both at once: a command stands still when nobody takes what it writes.
     let (stdout, stderr) = futures::try_join!(text(process.stdout()), text(process.stderr()))
         .map_err(|source| Error::Output { command: told.to_owned(), pod: pod.to_owned(), source })?;
     let status = match status {
-        Some(status) => status.await.unwrap_or_default(),
-        None => Status::default(),
+        Some(status) => status.await,
+        None => None,
     };
-    let code = exit_code(&status).ok_or_else(|| Error::NotStarted {
-        command: told.to_owned(),
-        pod: pod.to_owned(),
-        reason: status.message.unwrap_or_else(|| "the connection broke".to_owned()),
-    })?;
-    Ok(Executed { code, stdout, stderr })
+    if let Some(status) = status.filter(|status| exit_code(status).is_none()) {
+        let reason = status.message.unwrap_or_else(|| "no reason is told".to_owned());
+        return Err(Error::NotStarted { command: told.to_owned(), pod: pod.to_owned(), reason });
+    }
+    let (Some((stdout, code)), Some((stderr, _))) = (whole(&stdout), whole(&stderr)) else {
+        let source = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before the command did");
+        return Err(Error::Output { command: told.to_owned(), pod: pod.to_owned(), source });
+    };
+    Ok(Executed { code, stdout: stdout.to_owned(), stderr: stderr.to_owned() })
+}
+
+/// What a command wrote to a stream, and its code; nothing where the stream was cut.
+fn whole(stream: &str) -> Option<(&str, i32)> {
+    let (text, code) = stream.rsplit_once(END)?;
+    Some((text, code.parse().ok()?))
 }
 
 /// The API server tells a code other than 0 as the cause of a failure; a failure without one is not the command's.
@@ -94,6 +137,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_stream_is_whole_when_the_shell_tells_the_code_at_its_end() {
+        assert_eq!(whole("foobar\n\nexit code 0"), Some(("foobar\n", 0)));
+        assert_eq!(whole("\nexit code 3\nexit code 127"), Some(("\nexit code 3", 127)));
+        assert_eq!(whole(""), None);
+        assert_eq!(whole("foobar\n\nexit co"), None);
+        assert_eq!(whole("foobar\n\nexit code "), None);
+    }
+
+    #[test]
+    fn the_shell_tells_what_the_command_says_and_its_code() {
+        let run = |command: &[&str]| {
+            let output =
+                std::process::Command::new("sh").args(["-c", SHELL, "sh"]).args(command).output().unwrap();
+            let text = |bytes| String::from_utf8(bytes).unwrap();
+            (text(output.stdout), text(output.stderr), output.status.code())
+        };
+        let (stdout, stderr, code) = run(&["sh", "-c", "echo 'a b'; echo c >&2; exit 3"]);
+        assert_eq!((whole(&stdout), whole(&stderr), code), (Some(("a b\n", 3)), Some(("c\n", 3)), Some(3)));
+        let (stdout, _, code) = run(&["no-such-program"]);
+        assert_eq!((whole(&stdout), code), (Some(("", 127)), Some(127)));
+    }
 
     #[test]
     fn a_code_comes_from_the_command_alone() {

@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use serde_json::json;
 use suite_support::cluster::{self, is_ready};
-use suite_support::dagster::Event;
+use suite_support::dagster::{Error, Event};
 use suite_support::expect::{only, only_container};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{RunStatus, Suite};
@@ -28,7 +28,7 @@ async fn while_its_code_server_is_away_runs_go_on_and_launches_are_refused() -> 
     let error = suite.dagster.reload_location("away").await.unwrap_err().to_string();
     assert!(error.contains("DagsterUserCodeUnreachableError"), "{error}");
     let refusal = suite.dagster.launch(&edition("away", "first_job")).await;
-    assert!(refusal.is_err(), "launched without a code server: {refusal:?}");
+    assert!(matches!(refusal, Err(Error::Refused { .. })), "without a code server: {refusal:?}");
     assert!(suite.dagster.location("second").await?.is_loaded());
 
     change_server(&suite, "away", &json!({"spec": {"replicas": 1}})).await?;
@@ -70,7 +70,7 @@ async fn after_a_rollout_its_runs_have_the_new_code() -> anyhow::Result<()> {
 
     suite.dagster.await_location("changing", CLUSTER_LIMIT).await?;
     let refusal = suite.dagster.launch(&edition("changing", "first_job")).await;
-    assert!(refusal.is_err(), "the old edition's job was launched: {refusal:?}");
+    assert!(matches!(refusal, Err(Error::Refused { .. })), "the old edition's job: {refusal:?}");
     suite
         .succeeded(edition("changing", "second_job"), async |run| {
             let (_, pod) = suite.completed(run).await?;

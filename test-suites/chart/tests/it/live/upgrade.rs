@@ -103,7 +103,7 @@ impl Release<'_> {
         let told = self.helm(&["test", RELEASE, "--timeout", "100s"], CLUSTER_LIMIT * 2).await?;
         assert!(told.contains("Succeeded"), "{told}");
         // The webserver may have begun before the code server.
-        self.suite.dagster.reload_location(LOCATION).await?;
+        self.suite.dagster.await_location(LOCATION, CLUSTER_LIMIT).await?;
         let launch = Launch::job("demo_job").config(in_process(words(&serde_json::json!(2))));
         let mut launched = None;
         self.suite
@@ -140,7 +140,7 @@ impl Release<'_> {
         let container = &only_container(pod).name;
         let command = ["printenv", name];
         let pods = self.suite.system_pods();
-        let seen = cluster::execute(&pods, &pod.name_any(), container, &command, CLUSTER_LIMIT).await?;
+        let seen = cluster::ask(&pods, &pod.name_any(), container, &command, CLUSTER_LIMIT).await?;
         Ok((seen.code == 0).then(|| seen.stdout.trim().to_owned()))
     }
 }
