@@ -79,7 +79,7 @@ async fn a_step_s_container_has_the_resources_of_its_op_s_tags() -> anyhow::Resu
                 Ok(serde_json::to_value(&only_container(pod).resources)?)
             };
             let expected = json!({
-                "requests": {"cpu": "250m", "memory": "64Mi"},
+                "requests": {"cpu": "25m", "memory": "64Mi"},
                 "limits": {"cpu": "500m", "memory": "2560Mi"},
             });
             assert_eq!(resources(&suite.only_step(run).await?)?, expected);

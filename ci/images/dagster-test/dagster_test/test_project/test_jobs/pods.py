@@ -26,7 +26,7 @@ def volume_mount_graph():
         "dagster-k8s/config": {
             "container_config": {
                 "resources": {
-                    "requests": {"cpu": "250m", "memory": "64Mi"},
+                    "requests": {"cpu": "25m", "memory": "64Mi"},
                     "limits": {"cpu": "500m", "memory": "2560Mi"},
                 }
             }
