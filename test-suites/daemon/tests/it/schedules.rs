@@ -1,10 +1,14 @@
 //! Schedules.
 
-use suite_support::dagster::Schedule;
-use suite_support::jobs::RUN_LIMIT;
-use suite_support::{RunId, RunStatus, Suite};
+use std::collections::HashSet;
+use std::time::Duration;
 
-use crate::{REPOSITORY, workers};
+use suite_support::dagster::{Schedule, Tick};
+use suite_support::jobs::RUN_LIMIT;
+use suite_support::{Run, RunStatus, Suite};
+use tokio::time::{sleep, timeout};
+
+use crate::{DAEMON_LIMIT, REPOSITORY, workers};
 
 #[tokio::test]
 async fn a_schedule_makes_one_run_for_each_of_its_ticks() -> anyhow::Result<()> {
@@ -16,30 +20,47 @@ async fn each_tick_has_one(suite: &Suite) -> anyhow::Result<()> {
     let schedule = suite.dagster.start_schedule(&REPOSITORY, "each_minute").await?;
     let made = workers(suite, "scheduled_job", 2).await;
     suite.dagster.stop_schedule(&schedule).await?;
-
-    let made = made?;
-    for run in &made {
-        let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
-        assert_eq!(ended.status, RunStatus::Success);
-        assert_eq!(ended.tag("dagster/schedule_name"), Some("each_minute"));
+    made?;
+    for run in each_tick_has_one_run(suite, &schedule, "scheduled_job").await? {
+        assert_eq!(run.tag("dagster/schedule_name"), Some("each_minute"));
     }
-    have_one_for_each_tick(suite, &schedule, &made).await
+    Ok(())
 }
 
-/// A schedule has ticked each minute, and made one of these runs each time.
-pub(crate) async fn have_one_for_each_tick(
+/// A schedule that was stopped has ticked each minute, at least twice, and each time it has made one run, which succeeds; the job has
+/// no others.
+pub(crate) async fn each_tick_has_one_run(
     suite: &Suite,
     schedule: &Schedule,
-    made: &[RunId],
-) -> anyhow::Result<()> {
-    let mut ticks = suite.dagster.ticks(schedule).await?;
-    ticks.sort_by(|one, other| one.timestamp.total_cmp(&other.timestamp));
-    let ran: Vec<_> = ticks.iter().flat_map(|tick| tick.run_ids.clone()).collect();
-    assert_eq!(ran, made, "{ticks:?}");
+    job: &str,
+) -> anyhow::Result<Vec<Run>> {
+    let ticks = timeout(DAEMON_LIMIT, done(suite, schedule)).await??;
+    assert!(ticks.len() >= 2, "{ticks:?}");
+    let mut made = Vec::new();
+    for run in ticks.iter().flat_map(|tick| &tick.run_ids) {
+        let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
+        assert_eq!(ended.status, RunStatus::Success);
+        made.push(ended);
+    }
+    let launched: HashSet<_> = workers(suite, job, made.len()).await?.into_iter().collect();
+    assert_eq!(launched, made.iter().map(|run| run.run_id.clone()).collect(), "{ticks:?}");
     for tick in &ticks {
         assert_eq!((tick.timestamp % 60.0, tick.run_ids.len()), (0.0, 1), "{tick:?}");
     }
     let apart: Vec<_> = ticks.windows(2).map(|pair| pair[1].timestamp - pair[0].timestamp).collect();
     assert!(apart.iter().all(|seconds| *seconds == 60.0), "ticks are not a minute apart: {ticks:?}");
-    Ok(())
+    Ok(made)
+}
+
+/// The ticks of a schedule that was stopped, oldest first, once none is under way.
+async fn done(suite: &Suite, schedule: &Schedule) -> anyhow::Result<Vec<Tick>> {
+    loop {
+        let mut ticks = suite.dagster.ticks(schedule).await?;
+        if ticks.iter().all(|tick| tick.status != "STARTED") {
+            ticks.sort_by(|one, other| one.timestamp.total_cmp(&other.timestamp));
+            return Ok(ticks);
+        }
+        // Dagster tells nobody of a tick's end.
+        sleep(Duration::from_millis(250)).await;
+    }
 }
