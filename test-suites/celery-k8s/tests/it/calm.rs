@@ -17,11 +17,17 @@ pub(crate) async fn alone(suite: &Suite) -> anyhow::Result<File> {
 
 /// The kernel gives a lock back with its process, however that ends; the engine limits how long a test may wait.
 async fn locked(suite: &Suite, lock: fn(&File) -> std::io::Result<()>) -> anyhow::Result<File> {
-    let path = suite.contract.artifacts().join("broker.lock");
-    let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
+    // Who waits to be alone holds the door meanwhile: else those that need not be would go on taking turns before it.
+    let (door, broker) = (made(suite, "door.lock")?, made(suite, "broker.lock")?);
     tokio::task::spawn_blocking(move || {
-        lock(&file).with_context(|| format!("lock {}", path.display()))?;
-        Ok(file)
+        door.lock().context("lock the door")?;
+        lock(&broker).context("lock the broker")?;
+        Ok(broker)
     })
     .await?
+}
+
+fn made(suite: &Suite, name: &str) -> anyhow::Result<File> {
+    let path = suite.contract.artifacts().join(name);
+    File::create(&path).with_context(|| format!("make {}", path.display()))
 }

@@ -61,8 +61,9 @@ async fn a_step_whose_worker_is_killed_is_followed_on_where_workers_confirm_late
 
             let events = suite.dagster.events(&run.run_id).await?;
             let takers: Vec<_> = events.iter().filter(|event| is_taken(event)).filter_map(taker).collect();
-            assert!(takers.len() > 1 && takers[0] == killed, "taken by {takers:?}");
-            assert!(takers[1..].iter().all(|taker| *taker != killed), "taken by {takers:?}");
+            // With Redis it may have been given to the same worker once more, before that was killed.
+            assert!(takers.first() == Some(&killed.as_str()), "taken by {takers:?}");
+            assert!(takers.last() != Some(&killed.as_str()), "taken by {takers:?}");
             // The same Job, which began its step once.
             let jobs = suite.jobs_of(run, "step_worker").await?;
             let job = only(&jobs, "Job of a step").name_any();

@@ -3,22 +3,20 @@
 use anyhow::Context;
 use kube::ResourceExt;
 use serde_json::json;
-use suite_support::cluster;
 use suite_support::expect::only;
 use suite_support::jobs::{RUN_LIMIT, words};
 use suite_support::{Launch, RunStatus, Suite, monitoring};
 
-use crate::{calm, slow};
+use crate::calm;
 
 #[tokio::test]
 async fn a_run_whose_pod_is_killed_fails() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
     suite
-        .with_run(slow("acks_early_job_celery_k8s", 600), async |run| {
+        .with_run(monitoring::with_little_memory(Launch::job("resource_job_celery_k8s")), async |run| {
             suite.running_step(run).await?;
-            let pod = only(&suite.pods_of(run, "run_worker").await?, "pod of the run").name_any();
-            cluster::kill(&suite.user_pods(), &pod).await?;
+            monitoring::fill_memory(&suite, run).await?;
             let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
             assert_eq!(ended.status, RunStatus::Failure);
             let events = suite.dagster.events(&run.run_id).await?;

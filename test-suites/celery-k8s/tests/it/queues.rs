@@ -19,7 +19,8 @@ async fn each_step_is_a_job_that_a_worker_of_its_queue_makes() -> anyhow::Result
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
     let image = suite.contract.image("dagster-test")?;
-    let config = executor(words(&json!(2)), &json!({"job_image": image}));
+    // A variable of the code location, which the workers do not have: the steps' pods read it.
+    let config = executor(words(&json!({"env": "WORD_FACTOR"})), &json!({"job_image": image}));
     suite
         .succeeded(Launch::job("two_queues_job_celery_k8s").config(config), async |run| {
             assert_eq!(run.tag("dagster/image"), Some(image));
@@ -99,8 +100,11 @@ async fn of_the_steps_that_wait_for_a_worker_the_more_urgent_goes_first() -> any
                             let after = is_begun(&suite, ordinary).await?;
                             let before = is_begun(&suite, urgent).await?;
                             assert!(before.is_before(&after), "what came first into the queue went first");
-                            // Its other step would keep the worker from other tests.
-                            Ok(suite.stop(&ordinary.run_id).await?)
+                            // Their other steps would keep the worker from other tests, and one of those takes the broker away.
+                            for run in [ordinary, urgent] {
+                                suite.stop(&run.run_id).await?;
+                            }
+                            Ok(())
                         })
                         .await
                 })

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use suite_support::cluster::{self, Select};
 use suite_support::expect::only;
-use suite_support::jobs::CLUSTER_LIMIT;
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Launch, Suite};
 
 use crate::{calm, of_queue, of_release};
@@ -42,13 +42,13 @@ async fn a_run_launched_after_the_broker_came_back_succeeds_with_the_same_worker
     cluster::kill(&suite.system_pods(), &before.name_any()).await?;
     let back = |pods: &[Pod]| ready(pods) && pods[0].uid() != before.uid();
     let what = "the broker to come back";
-    cluster::await_objects(suite.system_pods(), &broker, what, CLUSTER_LIMIT, back).await?;
+    cluster::await_objects(suite.system_pods(), &broker, what, RUN_LIMIT, back).await?;
 
     suite
         .succeeded(Launch::job("volume_mount_job_celery_k8s"), async |run| {
             let what = "the workers to be ready again";
             let after =
-                cluster::await_objects(suite.system_pods(), &select, what, CLUSTER_LIMIT, all_ready).await?;
+                cluster::await_objects(suite.system_pods(), &select, what, RUN_LIMIT, all_ready).await?;
             assert_eq!(starts(&after), starts(&workers), "workers were started anew");
             assert_eq!(suite.jobs_of(run, "step_worker").await?.len(), 1);
             Ok(())

@@ -6,9 +6,9 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, EvictParams, Patch, PatchParams};
 use serde_json::json;
 use suite_support::cluster::{self, Select};
-use suite_support::expect::{only, only_container};
-use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
-use suite_support::{Launch, Run, RunStatus, Suite};
+use suite_support::expect::only;
+use suite_support::jobs::RUN_LIMIT;
+use suite_support::{Launch, Run, RunStatus, Suite, monitoring};
 
 use crate::slow;
 
@@ -83,37 +83,7 @@ async fn a_run_whose_pod_is_evicted_is_resumed() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn a_run_whose_pod_runs_out_of_memory_is_resumed() -> anyhow::Result<()> {
-    let small = json!({
-        "container_config": {
-            "resources": {"limits": {"memory": "512Mi"}},
-            "volume_mounts": [{"name": "memory", "mount_path": "/memory"}],
-        },
-        "pod_spec_config": {"volumes": [{"name": "memory", "empty_dir": {"medium": "Memory"}}]},
-    });
-    survives(slow(25).tag("dagster-k8s/config", small.to_string()), async |suite, run| {
-        let pods = suite.pods_of(run, "run_worker").await?;
-        let pod = only(&pods, "pod of the run");
-        // A file in memory counts for the container and for no process, so the kernel ends the greatest: the run's.
-        let fill = ["sh", "-c", "head -c 1G /dev/zero > /memory/file"];
-        let (pods, name, container) = (suite.user_pods(), pod.name_any(), &only_container(pod).name);
-        let filled = cluster::execute(&pods, &name, container, &fill, CLUSTER_LIMIT).await;
-        let killed = |pods: &[Pod]| pods.iter().any(is_out_of_memory);
-        let what = format!("the run's pod to run out of memory, which was filled with the result {filled:?}");
-        cluster::await_objects(pods, &Select::Name(name), &what, CLUSTER_LIMIT, killed).await?;
-        Ok(())
-    })
-    .await
-}
-
-/// By the signal 9, which the kernel sends to who has filled the memory.
-const KILLED: i32 = 128 + 9;
-
-fn is_out_of_memory(pod: &Pod) -> bool {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    let mut states = statuses.into_iter().flatten().filter_map(|status| status.state.as_ref());
-    // The reason is no evidence: where another process of the container was ended it is OOMKilled too, and where the container's end
-    // was heard of before its lack of memory it is Error.
-    states.any(|state| state.terminated.as_ref().is_some_and(|end| end.exit_code == KILLED))
+    survives(monitoring::with_little_memory(slow(25)), monitoring::fill_memory).await
 }
 
 /// Draining a node evicts its pods and keeps the next ones off it. A node that is cordoned would keep off those of all
