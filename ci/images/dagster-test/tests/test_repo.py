@@ -34,6 +34,7 @@ class Repo(unittest.TestCase):
                 "demo_job_celery_k8s",
                 "always_fail_job",
                 "deaf_job",
+                "tagged_job",
                 "slow_job_k8s",
                 "volume_mount_job_k8s",
                 "resources_limit_job_k8s",

@@ -21,11 +21,12 @@ async fn the_launcher_and_the_code_location_both_make_the_run_s_pod() -> anyhow:
         .succeeded(tagged(&json!({})), async |run| {
             let (_, pod) = suite.completed(run).await?;
             let (maps, secrets) = sources(only_container(&pod));
-            assert!(maps.contains(&"test-env-configmap"), "the launcher's ConfigMap is not among {maps:?}");
             assert!(!maps.contains(&"test-other-env-configmap"), "{maps:?}");
-            for (level, secret) in
-                [("launcher", "test-env-secret"), ("code location", "test-deployment-env-secret")]
-            {
+            for (level, map, secret) in [
+                ("launcher", "test-env-configmap", "test-env-secret"),
+                ("code location", "test-deployment-env-configmap", "test-deployment-env-secret"),
+            ] {
+                assert!(maps.contains(&map), "the ConfigMap of the {level} is not among {maps:?}");
                 assert!(secrets.contains(&secret), "the secret of the {level} is not among {secrets:?}");
             }
             let label = pod.labels().get("run_launcher_label_key").map(String::as_str);
@@ -37,6 +38,30 @@ async fn the_launcher_and_the_code_location_both_make_the_run_s_pod() -> anyhow:
             for path in ["/launcher-volume", "/location-volume"] {
                 assert!(paths.contains(&path), "{path} is not among {paths:?}");
             }
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_tag_of_the_job_makes_the_run_s_pod_and_one_of_the_run_takes_its_place() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let job = || Launch::job("tagged_job").config(json!({"execution": {"config": {"in_process": {}}}}));
+    suite
+        .succeeded(job(), async |run| {
+            let (_, pod) = suite.completed(run).await?;
+            assert_eq!(layer(&pod), Some("AT_JOB"));
+            assert_eq!(variable(only_container(&pod), "AT_JOB"), Some("yes"));
+            Ok(())
+        })
+        .await?;
+    let of_run = json!({"pod_template_spec_metadata": {"labels": {"layer": "AT_RUN"}}});
+    suite
+        .succeeded(job().tag(TAG, of_run.to_string()), async |run| {
+            let (_, pod) = suite.completed(run).await?;
+            assert_eq!(layer(&pod), Some("AT_RUN"));
+            // A tag has one value: Dagster does not merge the two.
+            assert_eq!(variable(only_container(&pod), "AT_JOB"), None);
             Ok(())
         })
         .await
@@ -59,6 +84,7 @@ fn level(name: &str, number: u32, image: &str) -> Value {
         "pod_template_spec_metadata": {"labels": {"layer": name}},
         "pod_spec_config": {
             "termination_grace_period_seconds": number,
+            "image_pull_secrets": [{"name": own}],
             "volumes": [{"name": own, "empty_dir": {}}],
         },
     });
@@ -91,6 +117,8 @@ fn made_of(pod: &Pod, levels: &[&str], number: u32) {
     let mounts: Vec<&str> =
         container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str()).collect();
     let volumes: Vec<&str> = spec.volumes.iter().flatten().map(|volume| volume.name.as_str()).collect();
+    let pulls = pull_secrets(pod);
+    assert!(pulls.contains(&"test-image-pull-secret"), "the launcher's is not among {pulls:?} of {what}");
     for name in ["AT_RUN", "AT_EXECUTOR", "AT_OP", "AT_STEP"] {
         let is_there = levels.contains(&name);
         let own = own(name);
@@ -98,6 +126,7 @@ fn made_of(pod: &Pod, levels: &[&str], number: u32) {
         assert_eq!(maps.contains(&own.as_str()), is_there, "{own} among {maps:?} of {what}");
         assert_eq!(secrets.contains(&own.as_str()), is_there, "{own} among {secrets:?} of {what}");
         assert_eq!(volumes.contains(&own.as_str()), is_there, "{own} among {volumes:?} of {what}");
+        assert_eq!(pulls.contains(&own.as_str()), is_there, "{own} among {pulls:?} of {what}");
         let path = format!("/{own}");
         assert_eq!(mounts.contains(&path.as_str()), is_there, "{path} among {mounts:?} of {what}");
     }
@@ -130,10 +159,9 @@ async fn of_several_levels_the_narrowest_wins_and_all_add() -> anyhow::Result<()
     let image = suite.contract.image("dagster-test")?;
     let mut of_executor = level("AT_EXECUTOR", 42, image);
     of_executor["pod_spec_config"]["service_account_name"] = json!("default");
-    let steps = json!({
-        "step_k8s_config": of_executor,
-        "per_step_k8s_config": {"named_op": level("AT_STEP", 44, image)},
-    });
+    let mut of_step = level("AT_STEP", 44, image);
+    of_step["pod_spec_config"]["service_account_name"] = json!("default");
+    let steps = json!({"step_k8s_config": of_executor, "per_step_k8s_config": {"named_op": of_step}});
     let launch = Launch::job("layers_job_k8s").config(executor(json!({}), &steps));
     suite
         .succeeded(launch.tag(TAG, level("AT_RUN", 41, image).to_string()), async |run| {
@@ -145,15 +173,15 @@ async fn of_several_levels_the_narrowest_wins_and_all_add() -> anyhow::Result<()
 
             let pods = suite.pods_of(run, "step_worker").await?;
             assert_eq!(pods.len(), 3);
-            for (op, number, label, levels) in [
-                ("plain_op", 42, "AT_EXECUTOR", &["AT_EXECUTOR"][..]),
+            for (op, number, label, of_account, levels) in [
+                ("plain_op", 42, "AT_EXECUTOR", "default", &["AT_EXECUTOR"][..]),
                 // The op has no label.
-                ("tagged_op", 43, "AT_EXECUTOR", &["AT_EXECUTOR", "AT_OP"]),
-                ("named_op", 44, "AT_STEP", &["AT_EXECUTOR", "AT_OP", "AT_STEP"]),
+                ("tagged_op", 43, "AT_EXECUTOR", "makes-config-maps", &["AT_EXECUTOR", "AT_OP"]),
+                ("named_op", 44, "AT_STEP", "default", &["AT_EXECUTOR", "AT_OP", "AT_STEP"]),
             ] {
                 let pod = pods.iter().find(|pod| pod.labels().get("dagster/op").is_some_and(|of| of == op));
                 let pod = pod.unwrap_or_else(|| panic!("{op} has no pod"));
-                assert_eq!((layer(pod), account(pod)), (Some(label), Some("default")), "{op}");
+                assert_eq!((layer(pod), account(pod)), (Some(label), Some(of_account)), "{op}");
                 // A run's tag is for the run's pod alone.
                 made_of(pod, levels, number);
             }

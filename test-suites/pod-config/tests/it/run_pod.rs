@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use suite_support::Suite;
 use suite_support::cluster;
 use suite_support::expect::{only_container, pull_secrets, sources};
+use suite_support::jobs::{in_process, words};
 
 use crate::{account, tagged};
 
@@ -15,8 +16,10 @@ async fn environment_of_configmaps_and_secrets_is_added() -> anyhow::Result<()> 
         {"config_map_ref": {"name": "test-other-env-configmap"}},
         {"secret_ref": {"name": "test-other-env-secret"}},
     ]}});
+    // The run itself reads what is added: without it, the run config has no factor.
+    let launch = tagged(&config).config(in_process(words(&json!({"env": "OTHER_WORD_FACTOR"}))));
     suite
-        .succeeded(tagged(&config), async |run| {
+        .succeeded(launch, async |run| {
             let (_, pod) = suite.completed(run).await?;
             let (maps, secrets) = sources(only_container(&pod));
             for name in ["test-env-configmap", "test-other-env-configmap"] {

@@ -16,8 +16,17 @@ OP_CONFIG = {
     },
     "pod_spec_config": {
         "termination_grace_period_seconds": 43,
+        "service_account_name": "makes-config-maps",
+        "image_pull_secrets": [{"name": "at-op"}],
         "volumes": [{"name": "at-op", "empty_dir": {}}],
     },
+}
+
+
+# What a job's definition says of the run's pod.
+JOB_CONFIG = {
+    "container_config": {"env": [{"name": "AT_JOB", "value": "yes"}]},
+    "pod_template_spec_metadata": {"labels": {"layer": "AT_JOB"}},
 }
 
 
@@ -41,3 +50,8 @@ def layers_graph():
     plain_op()
     tagged_op()
     named_op()
+
+
+@graph
+def plain_graph():
+    plain_op()

@@ -9,11 +9,11 @@ from dagster_test.test_project.test_jobs.storage import shared_io_manager
 NamedJob = tuple[str, Callable[[], JobDefinition]]
 
 
-def in_run_pod(graph: GraphDefinition, name: str, **resources: ResourceDefinition) -> NamedJob:
+def in_run_pod(graph: GraphDefinition, name: str, tags: dict | None = None, **resources: ResourceDefinition) -> NamedJob:
     """Steps are processes of the run's own pod, which share its disk."""
 
     def define() -> JobDefinition:
-        return graph.to_job(name=name, resource_defs=resources)
+        return graph.to_job(name=name, tags=tags, resource_defs=resources)
 
     return name, define
 

@@ -7,7 +7,7 @@ from dagster import repository
 
 from dagster_test.test_project.test_jobs import celery_queues, client, k8s_ops, pipes
 from dagster_test.test_project.test_jobs.faults import always_fail_graph, retry_graph
-from dagster_test.test_project.test_jobs.layers import layers_graph
+from dagster_test.test_project.test_jobs.layers import JOB_CONFIG, layers_graph, plain_graph
 from dagster_test.test_project.test_jobs.patience import deaf_graph, slow_graph, spin_forever_graph
 from dagster_test.test_project.test_jobs.platforms import in_run_pod, on_celery_k8s, on_k8s
 from dagster_test.test_project.test_jobs.pods import (
@@ -25,6 +25,7 @@ def demo_execution_repo():
         in_run_pod(demo_graph, "demo_job"),
         in_run_pod(always_fail_graph, "always_fail_job"),
         in_run_pod(deaf_graph, "deaf_job"),
+        in_run_pod(plain_graph, "tagged_job", tags={"dagster-k8s/config": JOB_CONFIG}),
         in_run_pod(slow_execute_k8s_op_graph, "slow_execute_k8s_op_job"),
         on_k8s(demo_graph, "demo_job_k8s"),
         on_k8s(slow_graph, "slow_job_k8s"),
