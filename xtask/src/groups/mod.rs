@@ -74,6 +74,12 @@ pub fn shuffle(groups: &mut [Group<'_>], seed: u64) {
     random.shuffle(groups);
 }
 
+/// Whether one deployment serves both; files that cannot be read are told of when they are deployed.
+#[must_use]
+pub fn are_together(one: &Suite, other: &Suite) -> bool {
+    deploy_the_same(one, other) && matches!(is_told_its_name(one), Ok(false))
+}
+
 /// Whether one deployment can serve both, unless it is told a suite's name.
 #[must_use]
 pub fn deploy_the_same(one: &Suite, other: &Suite) -> bool {

@@ -11,7 +11,7 @@ use crate::config::suite::FILE;
 use crate::config::{self, Suite, Workspace};
 use crate::env::Env;
 use crate::exit::Exit;
-use crate::{fail, names, text};
+use crate::{fail, groups, names, text};
 
 mod files;
 
@@ -165,8 +165,15 @@ impl Plan {
             }
         }
         line("images", &self.images.join(", "));
-        for suite in &self.suites {
+        let mut deployments = 0;
+        for (at, suite) in self.suites.iter().enumerate() {
             line("suite", &suite.id());
+            if let Some(first) = self.suites[..at].iter().find(|first| groups::are_together(first, suite)) {
+                line("", &format!("deployed together with {}", first.id()));
+                tests(&suite.run, &mut line);
+                continue;
+            }
+            deployments += 1;
             for (role, prefix) in &suite.namespaces {
                 let name = self.existing_namespace.clone().unwrap_or_else(|| format!("{prefix}-<suffix>"));
                 line("", &format!("namespace {role}: {name}"));
@@ -186,10 +193,11 @@ impl Plan {
                 };
                 line("", &format!("forward {name} to port {} of {}{way}", forward.port, forward.selector));
             }
-            match &suite.run {
-                config::Run::Tests { tests } => line("", &format!("tests of the package {tests}")),
-                config::Run::Command { command } => line("", &format!("command {}", command.join(" "))),
-            }
+            tests(&suite.run, &mut line);
+        }
+        if deployments > 1 {
+            let how = "side by side; where two need the same thing of the whole cluster, or the nodes lack room, in turn, and a note says why";
+            line("together", &format!("{deployments} deployments {how}"));
         }
         if !self.filters.is_empty() {
             line("filter", &self.filters.join(" or "));
@@ -211,6 +219,13 @@ impl Plan {
         line("at the end", end);
         line("report", workspace.show(&self.output).as_str());
         out
+    }
+}
+
+fn tests(run: &config::Run, line: &mut impl FnMut(&str, &str)) {
+    match run {
+        config::Run::Tests { tests } => line("", &format!("tests of the package {tests}")),
+        config::Run::Command { command } => line("", &format!("command {}", command.join(" "))),
     }
 }
 
@@ -275,20 +290,31 @@ impl ClusterPlan {
 /// The variants to run: those named, in each suite that has them; without names `default` of each, or its first.
 fn variants(args: &K8sTest, files: &Files) -> Result<Vec<Suite>> {
     let mut suites = Vec::new();
-    for (folder, file) in &files.suites {
-        if args.variant.is_empty() {
-            suites.push(file.resolve(folder, file.first_variant())?);
+    let every =
+        args.variant.iter().find(|variant| [ALL_VARIANTS, DAILY_VARIANTS].contains(&variant.as_str()));
+    if let Some(every) = every {
+        if args.variant.len() > 1 {
+            fail!(Exit::Usage, "--variant {}: `{every}` stands alone", args.variant.join(","));
         }
-        if let [every] = &args.variant[..]
-            && [ALL_VARIANTS, DAILY_VARIANTS].contains(&every.as_str())
-        {
+        for (folder, file) in &files.suites {
             for variant in file.variants() {
                 let suite = file.resolve(folder, variant)?;
                 if every == ALL_VARIANTS || !suite.nightly {
                     suites.push(suite);
                 }
             }
-            continue;
+        }
+        if suites.is_empty() && !files.suites.is_empty() {
+            fail!(
+                Exit::Usage,
+                "--variant {DAILY_VARIANTS}: all variants of these suites are `nightly: true`; name one, or take `{ALL_VARIANTS}`"
+            );
+        }
+        return Ok(suites);
+    }
+    for (folder, file) in &files.suites {
+        if args.variant.is_empty() {
+            suites.push(file.resolve(folder, file.first_variant())?);
         }
         for variant in &args.variant {
             let known = file.variants().contains(&variant.as_str());
@@ -298,8 +324,7 @@ fn variants(args: &K8sTest, files: &Files) -> Result<Vec<Suite>> {
             }
         }
     }
-    let every = [ALL_VARIANTS, DAILY_VARIANTS];
-    for variant in args.variant.iter().filter(|variant| !every.contains(&variant.as_str())) {
+    for variant in &args.variant {
         if !suites.iter().any(|suite| suite.variant == *variant) {
             let known: Vec<&str> = files.suites.iter().flat_map(|(_, file)| file.variants()).collect();
             fail!(Exit::Usage, "no suite has a variant `{variant}`{}", text::suggestion(variant, known));

@@ -93,6 +93,8 @@ fn refused(args: &K8sTest, ci: bool, part: &str) {
 fn rejects_contradictions() {
     let mut args = K8sTest { variant: vec!["subchrat".to_owned()], ..K8sTest::default() };
     refused(&args, false, "did you mean `subchart`?");
+    args = K8sTest { variant: vec!["subchart".to_owned(), "all".to_owned()], ..K8sTest::default() };
+    refused(&args, false, "--variant subchart,all: `all` stands alone");
     args = K8sTest::default();
     args.cluster.context = Some("x".to_owned());
     refused(&args, false, "add --cluster-provider kubeconfig");
