@@ -35,6 +35,7 @@ class Repo(unittest.TestCase):
                 "always_fail_job",
                 "deaf_job",
                 "tagged_job",
+                "variables_job",
                 "slow_job_k8s",
                 "volume_mount_job_k8s",
                 "resources_limit_job_k8s",

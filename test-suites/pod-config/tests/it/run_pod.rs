@@ -2,12 +2,12 @@
 
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use suite_support::Suite;
 use suite_support::cluster;
 use suite_support::expect::{only_container, pull_secrets, sources};
-use suite_support::jobs::{in_process, words};
+use suite_support::jobs::in_process;
+use suite_support::{Launch, Suite};
 
-use crate::{account, tagged};
+use crate::{TAG, account, tagged};
 
 #[tokio::test]
 async fn environment_of_configmaps_and_secrets_is_added() -> anyhow::Result<()> {
@@ -16,8 +16,10 @@ async fn environment_of_configmaps_and_secrets_is_added() -> anyhow::Result<()> 
         {"config_map_ref": {"name": "test-other-env-configmap"}},
         {"secret_ref": {"name": "test-other-env-secret"}},
     ]}});
-    // The run itself reads what is added: without it, the run config has no factor.
-    let launch = tagged(&config).config(in_process(words(&json!({"env": "OTHER_WORD_FACTOR"}))));
+    let values = [("TEST_OTHER_ENV_VAR", "bazquux"), ("TEST_OTHER_SECRET_ENV_VAR", "bazquux")];
+    let names = values.map(|(name, _)| name);
+    let run_config = in_process(json!({"ops": {"tell_variables": {"config": {"names": names}}}}));
+    let launch = Launch::job("variables_job").config(run_config).tag(TAG, config.to_string());
     suite
         .succeeded(launch, async |run| {
             let (_, pod) = suite.completed(run).await?;
@@ -27,6 +29,11 @@ async fn environment_of_configmaps_and_secrets_is_added() -> anyhow::Result<()> 
             }
             for name in ["test-env-secret", "test-other-env-secret"] {
                 assert!(secrets.contains(&name), "{name} is not among {secrets:?}");
+            }
+            let events = suite.dagster.events(&run.run_id).await?;
+            for (name, value) in values {
+                let told = format!("{name} is {value}");
+                assert!(events.iter().any(|event| event.message == told), "the run does not tell: {told}");
             }
             Ok(())
         })

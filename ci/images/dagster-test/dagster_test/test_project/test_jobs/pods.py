@@ -21,6 +21,17 @@ def volume_mount_graph():
     check_volume_mount()
 
 
+@op(config_schema={"names": [str]})
+def tell_variables(context) -> None:
+    for name in context.op_config["names"]:
+        context.log.info(f"{name} is {os.environ.get(name)}")
+
+
+@graph
+def variables_graph():
+    tell_variables()
+
+
 @op(
     tags={
         "dagster-k8s/config": {

@@ -13,6 +13,7 @@ from dagster_test.test_project.test_jobs.platforms import in_run_pod, on_celery_
 from dagster_test.test_project.test_jobs.pods import (
     resources_limit_graph,
     slow_execute_k8s_op_graph,
+    variables_graph,
     volume_mount_graph,
 )
 from dagster_test.test_project.test_jobs.teardown import resource_graph, s3_resource_with_context_manager
@@ -25,6 +26,7 @@ def demo_execution_repo():
         in_run_pod(demo_graph, "demo_job"),
         in_run_pod(always_fail_graph, "always_fail_job"),
         in_run_pod(deaf_graph, "deaf_job"),
+        in_run_pod(variables_graph, "variables_job"),
         in_run_pod(plain_graph, "tagged_job", tags={"dagster-k8s/config": JOB_CONFIG}),
         in_run_pod(slow_execute_k8s_op_graph, "slow_execute_k8s_op_job"),
         on_k8s(demo_graph, "demo_job_k8s"),
