@@ -5,6 +5,7 @@ pub mod contract;
 pub mod dagster;
 mod diagnosis;
 pub mod expect;
+mod frame;
 pub mod jobs;
 pub mod monitoring;
 mod suite;

@@ -1,29 +1,23 @@
 //! The deployment under test, and the frame in which a test launches a run and looks at it.
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
-use futures::FutureExt;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use crate::cluster::{self, Select, State};
 use crate::contract::Contract;
 use crate::dagster::{self, Dagster, Launch, Run, RunId, RunStatus};
 use crate::diagnosis::Diagnosis;
 use crate::expect;
+use crate::frame::{self, framed};
 use crate::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
-
-/// What is left of a test's time to say why it takes so long.
-const TO_TELL: Duration = Duration::from_secs(30);
 
 /// The deployment that the environment describes.
 #[derive(Clone)]
@@ -35,10 +29,8 @@ pub struct Suite {
     client: kube::Client,
     user: String,
     system: String,
-    /// When the test has to say why it is not done.
+    /// When the test has to tell why it is not done.
     end: Option<Instant>,
-    /// How many frames of runs are open, one within the other.
-    frames: Arc<AtomicUsize>,
 }
 
 impl Suite {
@@ -56,8 +48,7 @@ impl Suite {
             dagster: Dagster::new(contract.url("webserver")?),
             user: contract.namespace("user")?.to_owned(),
             system: contract.namespace("system")?.to_owned(),
-            end: contract.timeout().map(|limit| Instant::now() + limit.saturating_sub(TO_TELL)),
-            frames: Arc::default(),
+            end: frame::end(contract.timeout()),
             contract,
         })
     }
@@ -161,45 +152,22 @@ impl Suite {
         body: impl Future<Output = anyhow::Result<T>>,
         runs: impl AsyncFnOnce() -> Vec<RunId>,
     ) -> anyhow::Result<T> {
-        let frame = self.frames.fetch_add(1, Ordering::Relaxed) + 1;
-        let body = AssertUnwindSafe(body).catch_unwind();
-        let ended = tokio::select! {
-            ended = body => ended,
-            () = self.late(frame) => Ok(Err(anyhow::anyhow!(
-                "the test is not done {} s before it would be ended; test_timeout in suite.yaml says when",
-                TO_TELL.as_secs()
-            ))),
-        };
-        self.frames.fetch_sub(1, Ordering::Relaxed);
-        let failed = match ended {
-            Ok(Ok(done)) => return Ok(done),
-            failed => failed,
-        };
-        let runs = runs().await;
-        for run in &runs {
-            let diagnosis = Diagnosis::of(self, run).await;
-            eprintln!("{diagnosis}");
-            if let Err(error) = diagnosis.keep(self.contract.artifacts()) {
-                eprintln!("could not keep what was found of run {run}: {error:#}");
+        let tell = async || {
+            let runs = runs().await;
+            for run in &runs {
+                let diagnosis = Diagnosis::of(self, run).await;
+                eprintln!("{diagnosis}");
+                if let Err(error) = diagnosis.keep(self.contract.artifacts()) {
+                    eprintln!("could not keep what was found of run {run}: {error:#}");
+                }
             }
-        }
-        for run in &runs {
-            if let Err(error) = self.stop(run).await {
-                eprintln!("run {run} may go on: {error}");
+            for run in &runs {
+                if let Err(error) = self.stop(run).await {
+                    eprintln!("run {run} may go on: {error}");
+                }
             }
-        }
-        failed.unwrap_or_else(|panic| resume_unwind(panic))
-    }
-
-    /// Ends when the test has to say why it is not done, and this is its innermost frame of runs: that one knows most.
-    async fn late(&self, frame: usize) {
-        match self.end {
-            Some(end) => sleep_until(end).await,
-            None => std::future::pending().await,
-        }
-        if self.frames.load(Ordering::Relaxed) > frame {
-            std::future::pending::<()>().await;
-        }
+        };
+        framed(self.end, body, tell).await
     }
 
     /// As [`Suite::with_run`], with a run that has ended well.
