@@ -15,7 +15,7 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-pub use execute::{Executed, ask, execute};
+pub use execute::{Executed, ask, execute, variable};
 pub use state::{State, is_complete, is_finished, is_ready, is_running};
 
 /// What stopped a question to the cluster from being answered.

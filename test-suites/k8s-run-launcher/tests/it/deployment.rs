@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use suite_support::Suite;
 use suite_support::cluster;
-use suite_support::expect::{only, only_container};
+use suite_support::expect::only;
 use suite_support::jobs::CLUSTER_LIMIT;
 
 /// An annotation, and a label.
@@ -72,10 +72,7 @@ async fn labels_are_on_every_deployment_and_its_pods() -> anyhow::Result<()> {
 
 /// What a variable is in the only container of a pod, as its process sees it; nothing where it is not set.
 async fn variable(pods: &Api<Pod>, labels: &str, name: &str) -> anyhow::Result<Option<String>> {
-    let pod = pod(pods, labels).await?;
-    let container = &only_container(&pod).name;
-    let seen = cluster::ask(pods, &pod.name_any(), container, &["printenv", name], CLUSTER_LIMIT).await?;
-    Ok((seen.code == 0).then(|| seen.stdout.trim().to_owned()))
+    Ok(cluster::variable(pods, &pod(pods, labels).await?, name, CLUSTER_LIMIT).await?)
 }
 
 #[tokio::test]

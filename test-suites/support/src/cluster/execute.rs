@@ -5,21 +5,26 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use kube::ResourceExt;
 use kube::api::{Api, AttachParams};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Error;
+use crate::expect::only_container;
 
 /// Runs the command that it is given and tells its code at the end of both streams. Without that an output that was cut would be
 /// taken for all there is, and for a success too: the API server says so of a connection that the kubelet has closed without a
 /// word (client-go's tools/remotecommand/errorstream.go).
 const SHELL: &str =
-    r#""$@"; code=$?; printf '\nexit code %d' $code; printf '\nexit code %d' $code >&2; exit $code"#;
+    r#""$@"; code=$?; printf '\nexit code %d\n' $code; printf '\nexit code %d\n' $code >&2; exit $code"#;
 const END: &str = "\nexit code ";
 
+/// What a shell says of a program that it cannot run, and of one that is not there.
+const NOT_RUN: [i32; 2] = [126, 127];
+
 /// Between two attempts of [`ask`].
-const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a command inside a container did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +37,29 @@ pub struct Executed {
     pub stderr: String,
 }
 
-/// Runs a command that changes nothing inside a container that has a shell, and runs it again when its connection breaks; one that
-/// fails is no error.
+/// What a variable is in the only container of a pod, as its process sees it; nothing where it is not set.
 ///
 /// # Errors
-/// The command cannot be started, or runs longer than the limit.
+/// As [`ask`].
+///
+/// # Panics
+/// The pod has several containers.
+pub async fn variable(
+    pods: &Api<Pod>,
+    pod: &Pod,
+    name: &str,
+    limit: Duration,
+) -> Result<Option<String>, Error> {
+    let container = &only_container(pod).name;
+    let seen = ask(pods, &pod.name_any(), container, &["printenv", name], limit).await?;
+    Ok((seen.code == 0).then(|| seen.stdout.trim().to_owned()))
+}
+
+/// Runs a command that changes nothing inside a container that has a shell, and runs it again when that does not come to an end; one
+/// that fails is no error.
+///
+/// # Errors
+/// It cannot be run within the limit: the last attempt's.
 pub async fn ask(
     pods: &Api<Pod>,
     pod: &str,
@@ -44,11 +67,14 @@ pub async fn ask(
     command: &[&str],
     limit: Duration,
 ) -> Result<Executed, Error> {
-    let mut left = 3;
+    let end = Instant::now() + limit;
     loop {
-        left -= 1;
-        match execute(pods, pod, container, command, limit).await {
-            Err(Error::Output { .. }) if left > 0 => sleep(PAUSE).await,
+        let left = end.saturating_duration_since(Instant::now());
+        match execute(pods, pod, container, command, left).await {
+            Err(Error::TimedOut { awaited, state, .. }) => {
+                return Err(Error::TimedOut { awaited, limit, state });
+            }
+            Err(_) if Instant::now() + PAUSE < end => sleep(PAUSE).await,
             asked => return asked,
         }
     }
@@ -105,12 +131,16 @@ async fn run(
         let source = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended before the command did");
         return Err(Error::Output { command: told.to_owned(), pod: pod.to_owned(), source });
     };
+    if NOT_RUN.contains(&code) {
+        let reason = stderr.trim().to_owned();
+        return Err(Error::NotStarted { command: told.to_owned(), pod: pod.to_owned(), reason });
+    }
     Ok(Executed { code, stdout: stdout.to_owned(), stderr: stderr.to_owned() })
 }
 
 /// What a command wrote to a stream, and its code; nothing where the stream was cut.
 fn whole(stream: &str) -> Option<(&str, i32)> {
-    let (text, code) = stream.rsplit_once(END)?;
+    let (text, code) = stream.strip_suffix('\n')?.rsplit_once(END)?;
     Some((text, code.parse().ok()?))
 }
 
@@ -125,11 +155,11 @@ fn exit_code(status: &Status) -> Option<i32> {
 }
 
 async fn text(stream: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     if let Some(mut stream) = stream {
-        stream.read_to_string(&mut text).await?;
+        stream.read_to_end(&mut bytes).await?;
     }
-    Ok(text)
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -140,11 +170,11 @@ mod tests {
 
     #[test]
     fn a_stream_is_whole_when_the_shell_tells_the_code_at_its_end() {
-        assert_eq!(whole("foobar\n\nexit code 0"), Some(("foobar\n", 0)));
-        assert_eq!(whole("\nexit code 3\nexit code 127"), Some(("\nexit code 3", 127)));
-        assert_eq!(whole(""), None);
-        assert_eq!(whole("foobar\n\nexit co"), None);
-        assert_eq!(whole("foobar\n\nexit code "), None);
+        assert_eq!(whole("foobar\n\nexit code 0\n"), Some(("foobar\n", 0)));
+        assert_eq!(whole("\nexit code 3\nexit code 127\n"), Some(("\nexit code 3", 127)));
+        for cut in ["", "foobar\n\nexit co", "foobar\n\nexit code ", "foobar\n\nexit code 12"] {
+            assert_eq!(whole(cut), None, "{cut:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 use serde_json::Value;
 use suite_support::cluster::{self, Select, State};
-use suite_support::expect::{only, only_container};
+use suite_support::expect::only;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, in_process, words};
 use suite_support::{Launch, RunId, RunStatus, Suite};
 
@@ -136,12 +136,8 @@ impl Release<'_> {
     /// A variable of the webserver's process.
     async fn variable(&self, name: &str) -> anyhow::Result<Option<String>> {
         let pods = self.pods().await?;
-        let pod = &pods[WEBSERVER];
-        let container = &only_container(pod).name;
-        let command = ["printenv", name];
-        let pods = self.suite.system_pods();
-        let seen = cluster::ask(&pods, &pod.name_any(), container, &command, CLUSTER_LIMIT).await?;
-        Ok((seen.code == 0).then(|| seen.stdout.trim().to_owned()))
+        let system = self.suite.system_pods();
+        Ok(cluster::variable(&system, &pods[WEBSERVER], name, CLUSTER_LIMIT).await?)
     }
 }
 
