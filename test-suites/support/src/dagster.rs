@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-pub use automation::{Repository, Schedule, Sensor, Tick};
+pub use automation::{Instigator, Repository, Tick};
 pub use event::{Event, PythonError};
 pub use run::{Launch, Location, Run, RunId, RunStatus, Tag};
 pub use run_log::RunLog;

@@ -7,13 +7,17 @@ mod retries;
 mod schedules;
 mod sensors;
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::Duration;
 
+use anyhow::bail;
+use futures::FutureExt;
 use kube::ResourceExt;
 use serde_json::json;
 use suite_support::cluster::{self, Select};
-use suite_support::dagster::{Repository, RunId};
+use suite_support::dagster::{self, Instigator, Repository, RunId, Tick};
 use suite_support::{Launch, Suite};
+use tokio::time::{Instant, sleep};
 
 /// The only repository of this suite's code location.
 const REPOSITORY: Repository<'static> = Repository { location: "user-code-deployment-1", name: "automation" };
@@ -41,6 +45,40 @@ fn working(seconds: u32) -> Launch {
 /// A run that takes so long; of those with the same value, one goes at a time.
 fn alone(value: &str, seconds: u32) -> Launch {
     working(seconds).tag("alone", value)
+}
+
+/// Awaits `body` and then `stop`, however the first has ended: what was switched on would take the instance's places from other tests.
+async fn afterwards<T>(
+    body: impl Future<Output = anyhow::Result<T>>,
+    stop: impl Future<Output = Result<(), dagster::Error>>,
+) -> anyhow::Result<T> {
+    let ended = AssertUnwindSafe(body).catch_unwind().await;
+    let stopped = stop.await;
+    let done = ended.unwrap_or_else(|panic| resume_unwind(panic))?;
+    stopped?;
+    Ok(done)
+}
+
+/// The ticks of a schedule or a sensor, oldest first, once they are as awaited.
+async fn ticks(
+    suite: &Suite,
+    of: &Instigator,
+    awaited: &str,
+    so: impl Fn(&[Tick]) -> bool,
+) -> anyhow::Result<Vec<Tick>> {
+    let deadline = Instant::now() + DAEMON_LIMIT;
+    loop {
+        let mut ticks = suite.dagster.ticks(of).await?;
+        ticks.sort_by(|one, other| one.timestamp.total_cmp(&other.timestamp));
+        if so(&ticks) {
+            return Ok(ticks);
+        }
+        if Instant::now() >= deadline {
+            bail!("waited {} s in vain for {awaited}: {ticks:?}", DAEMON_LIMIT.as_secs());
+        }
+        // Dagster tells nobody of a tick.
+        sleep(Duration::from_millis(250)).await;
+    }
 }
 
 /// Waits until at least so many runs of a job have a worker in the cluster, and names those that have, oldest first.

@@ -3,13 +3,14 @@
 use kube::ResourceExt;
 use kube::api::ListParams;
 use suite_support::cluster::{self, Select, is_ready};
+use suite_support::dagster::Tick;
 use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
-use suite_support::{RunStatus, Suite};
+use suite_support::{RunId, RunStatus, Suite};
 
 use crate::queue::{end, started};
 use crate::schedules::each_tick_has_one_run;
-use crate::{DAEMON_LIMIT, LONG, REPOSITORY, alone, workers};
+use crate::{DAEMON_LIMIT, LONG, REPOSITORY, afterwards, alone, ticks, workers};
 
 const DAEMON: &str = "component=dagster-daemon";
 
@@ -32,22 +33,17 @@ async fn a_daemon_that_is_killed_forgets_nothing_and_repeats_nothing() -> anyhow
 
 async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
     let schedule = suite.dagster.start_schedule(&REPOSITORY, "each_minute_of_restart").await?;
-    let sensor = suite.dagster.start_sensor(&REPOSITORY, "keyed_sensor_of_restart").await?;
-    let seen = async {
-        workers(suite, "restart_job", 1).await?;
-        the_queue_is_kept(suite).await?;
-        // The sensor's third look, which it counts from before the restart.
-        let sensed = workers(suite, "restart_job", 2).await?;
-        // Once more after the restart.
-        let job = "restart_scheduled_job";
-        workers(suite, job, workers(suite, job, 1).await?.len() + 1).await?;
-        anyhow::Ok(sensed)
-    }
-    .await;
-    suite.dagster.stop_sensor(&sensor).await?;
-    suite.dagster.stop_schedule(&schedule).await?;
+    let ticked = async {
+        let sensed = the_queue_and_a_sensor_go_on(suite).await?;
+        // Once more, now that there is another daemon.
+        let before = suite.dagster.ticks(&schedule).await?.len();
+        let again = |ticks: &[Tick]| ticks.len() > before.max(1);
+        ticks(suite, &schedule, "another tick of the schedule", again).await?;
+        Ok(sensed)
+    };
+    let sensed = afterwards(ticked, suite.dagster.stop_schedule(&schedule)).await?;
     let mut keys = Vec::new();
-    for run in &seen? {
+    for run in &sensed {
         let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
         assert_eq!(ended.status, RunStatus::Success);
         keys.push(ended.tag("dagster/run_key").unwrap_or_default().to_owned());
@@ -57,21 +53,32 @@ async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
     each_tick_has_one_run(suite, &schedule, "restart_scheduled_job").await.map(drop)
 }
 
-/// Replaces the daemon while a run waits in its queue. Its holder ends before anything else is awaited that needs room there: another
-/// test may hold the rest of it, and wait for this one's.
-async fn the_queue_is_kept(suite: &Suite) -> anyhow::Result<()> {
+/// Replaces the daemon while a run waits in its queue and a sensor has looked once, and gives the runs that the sensor asks for.
+///
+/// The holder of the queue ends before anything is awaited that needs room there: another test may hold the rest of it, and wait for
+/// this one's.
+async fn the_queue_and_a_sensor_go_on(suite: &Suite) -> anyhow::Result<Vec<RunId>> {
+    let mut sensed = Vec::new();
     suite
         .with_runs([alone("restart", LONG), alone("restart", 0)], async |[first, waiting]| {
             started(suite, first).await?;
-            replace_daemon(suite).await?;
-            assert_eq!(suite.dagster.run(&waiting.run_id).await?.status, RunStatus::Queued);
-            end(suite, first).await?;
-            let ended = suite.dagster.await_end(&waiting.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
-            for run in [first, waiting] {
-                assert!(suite.jobs_of(run, "run_worker").await?.len() <= 1, "it was launched again");
-            }
+            let sensor = suite.dagster.start_sensor(&REPOSITORY, "keyed_sensor_of_restart").await?;
+            let body = async {
+                ticks(suite, &sensor, "the sensor's first look", |ticks| !ticks.is_empty()).await?;
+                replace_daemon(suite).await?;
+                assert_eq!(suite.dagster.run(&waiting.run_id).await?.status, RunStatus::Queued);
+                end(suite, first).await?;
+                let ended = suite.dagster.await_end(&waiting.run_id, RUN_LIMIT).await?;
+                assert_eq!(ended.status, RunStatus::Success);
+                for run in [first, waiting] {
+                    assert!(suite.jobs_of(run, "run_worker").await?.len() <= 1, "it was launched again");
+                }
+                // One is asked for at the third look, counted from the first.
+                workers(suite, "restart_job", 2).await
+            };
+            sensed = afterwards(body, suite.dagster.stop_sensor(&sensor)).await?;
             Ok(())
         })
-        .await
+        .await?;
+    Ok(sensed)
 }

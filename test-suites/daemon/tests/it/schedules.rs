@@ -1,14 +1,12 @@
 //! Schedules.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
-use suite_support::dagster::{Schedule, Tick};
+use suite_support::dagster::{Instigator, Tick};
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
-use tokio::time::{sleep, timeout};
 
-use crate::{DAEMON_LIMIT, REPOSITORY, workers};
+use crate::{REPOSITORY, afterwards, ticks, workers};
 
 #[tokio::test]
 async fn a_schedule_makes_one_run_for_each_of_its_ticks() -> anyhow::Result<()> {
@@ -18,9 +16,7 @@ async fn a_schedule_makes_one_run_for_each_of_its_ticks() -> anyhow::Result<()> 
 
 async fn each_tick_has_one(suite: &Suite) -> anyhow::Result<()> {
     let schedule = suite.dagster.start_schedule(&REPOSITORY, "each_minute").await?;
-    let made = workers(suite, "scheduled_job", 2).await;
-    suite.dagster.stop_schedule(&schedule).await?;
-    made?;
+    afterwards(workers(suite, "scheduled_job", 2), suite.dagster.stop_schedule(&schedule)).await?;
     for run in each_tick_has_one_run(suite, &schedule, "scheduled_job").await? {
         assert_eq!(run.tag("dagster/schedule_name"), Some("each_minute"));
     }
@@ -31,10 +27,11 @@ async fn each_tick_has_one(suite: &Suite) -> anyhow::Result<()> {
 /// no others.
 pub(crate) async fn each_tick_has_one_run(
     suite: &Suite,
-    schedule: &Schedule,
+    schedule: &Instigator,
     job: &str,
 ) -> anyhow::Result<Vec<Run>> {
-    let ticks = timeout(DAEMON_LIMIT, done(suite, schedule)).await??;
+    let none_under_way = |ticks: &[Tick]| ticks.iter().all(|tick| tick.status != "STARTED");
+    let ticks = ticks(suite, schedule, "no tick to be under way", none_under_way).await?;
     assert!(ticks.len() >= 2, "{ticks:?}");
     let mut made = Vec::new();
     for run in ticks.iter().flat_map(|tick| &tick.run_ids) {
@@ -50,17 +47,4 @@ pub(crate) async fn each_tick_has_one_run(
     let apart: Vec<_> = ticks.windows(2).map(|pair| pair[1].timestamp - pair[0].timestamp).collect();
     assert!(apart.iter().all(|seconds| *seconds == 60.0), "ticks are not a minute apart: {ticks:?}");
     Ok(made)
-}
-
-/// The ticks of a schedule that was stopped, oldest first, once none is under way.
-async fn done(suite: &Suite, schedule: &Schedule) -> anyhow::Result<Vec<Tick>> {
-    loop {
-        let mut ticks = suite.dagster.ticks(schedule).await?;
-        if ticks.iter().all(|tick| tick.status != "STARTED") {
-            ticks.sort_by(|one, other| one.timestamp.total_cmp(&other.timestamp));
-            return Ok(ticks);
-        }
-        // Dagster tells nobody of a tick's end.
-        sleep(Duration::from_millis(250)).await;
-    }
 }

@@ -3,7 +3,7 @@
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{RunStatus, Suite};
 
-use crate::{REPOSITORY, workers};
+use crate::{REPOSITORY, afterwards, workers};
 
 #[tokio::test]
 async fn a_run_that_a_sensor_asks_for_again_is_made_once() -> anyhow::Result<()> {
@@ -14,11 +14,9 @@ async fn a_run_that_a_sensor_asks_for_again_is_made_once() -> anyhow::Result<()>
 async fn each_key_has_one(suite: &Suite) -> anyhow::Result<()> {
     let sensor = suite.dagster.start_sensor(&REPOSITORY, "keyed_sensor").await?;
     // The second is of the third look, so the first was asked for at all three.
-    let made = workers(suite, "sensed_job", 2).await;
-    suite.dagster.stop_sensor(&sensor).await?;
-
+    let made = afterwards(workers(suite, "sensed_job", 2), suite.dagster.stop_sensor(&sensor)).await?;
     let mut keys = Vec::new();
-    for run in &made? {
+    for run in &made {
         let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
         assert_eq!(ended.status, RunStatus::Success);
         assert_eq!(ended.tag("dagster/sensor_name"), Some("keyed_sensor"));

@@ -26,18 +26,18 @@ impl Repository<'_> {
     }
 }
 
-/// A schedule that was switched on.
+/// A schedule or a sensor that was switched on; Dagster has this word for both.
 #[derive(Debug, Clone)]
-pub struct Schedule {
+pub struct Instigator {
     id: String,
     selector: Value,
 }
 
-/// A moment at which a schedule looked what to do.
+/// A moment at which a schedule or a sensor looked what to do.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tick {
-    /// When it was due, in seconds since 1970.
+    /// When it was due or, for a sensor, began, in seconds since 1970.
     pub timestamp: f64,
     /// As Dagster spells it, such as `SUCCESS` or `SKIPPED`.
     pub status: String,
@@ -49,10 +49,6 @@ pub struct Tick {
 struct WithTicks {
     ticks: Vec<Tick>,
 }
-
-/// A sensor that was switched on.
-#[derive(Debug, Clone)]
-pub struct Sensor(String);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,31 +78,31 @@ impl Dagster {
     ///
     /// # Errors
     /// There is no such schedule.
-    pub async fn start_schedule(&self, of: &Repository<'_>, name: &str) -> Result<Schedule, Error> {
+    pub async fn start_schedule(&self, of: &Repository<'_>, name: &str) -> Result<Instigator, Error> {
         let operation = format!("start schedule {name}");
         let variables = json!({"selector": of.select("scheduleName", name)});
         let answer = self.ask(&operation, START_SCHEDULE, variables).await?;
         let started: WithState = answer::member(&operation, answer, "ScheduleStateResult")?;
-        Ok(Schedule { id: started.state.id, selector: of.select("name", name) })
+        Ok(Instigator { id: started.state.id, selector: of.select("name", name) })
     }
 
     /// Switches a schedule off; the runs that it has made go on.
     ///
     /// # Errors
     /// Dagster refuses.
-    pub async fn stop_schedule(&self, schedule: &Schedule) -> Result<(), Error> {
+    pub async fn stop_schedule(&self, schedule: &Instigator) -> Result<(), Error> {
         let operation = "stop a schedule";
         let answer = self.ask(operation, STOP_SCHEDULE, json!({"id": schedule.id})).await?;
         answer::member::<Value>(operation, answer, "ScheduleStateResult").map(drop)
     }
 
-    /// The ticks of a schedule so far, the newest first.
+    /// The ticks of a schedule or a sensor so far, the newest first.
     ///
     /// # Errors
-    /// There is no such schedule.
-    pub async fn ticks(&self, schedule: &Schedule) -> Result<Vec<Tick>, Error> {
-        let operation = "read the ticks of a schedule";
-        let variables = json!({"selector": schedule.selector, "id": schedule.id});
+    /// There is no such one.
+    pub async fn ticks(&self, of: &Instigator) -> Result<Vec<Tick>, Error> {
+        let operation = "read the ticks of a schedule or a sensor";
+        let variables = json!({"selector": of.selector, "id": of.id});
         let answer = self.ask(operation, TICKS, variables).await?;
         answer::member::<WithTicks>(operation, answer, "InstigationState").map(|state| state.ticks)
     }
@@ -115,21 +111,21 @@ impl Dagster {
     ///
     /// # Errors
     /// There is no such sensor.
-    pub async fn start_sensor(&self, of: &Repository<'_>, name: &str) -> Result<Sensor, Error> {
+    pub async fn start_sensor(&self, of: &Repository<'_>, name: &str) -> Result<Instigator, Error> {
         let operation = format!("start sensor {name}");
         let variables = json!({"selector": of.select("sensorName", name)});
         let answer = self.ask(&operation, START_SENSOR, variables).await?;
         let started: WithState = answer::member(&operation, answer, "Sensor")?;
-        Ok(Sensor(started.state.id))
+        Ok(Instigator { id: started.state.id, selector: of.select("name", name) })
     }
 
     /// Switches a sensor off; the runs that it has made go on.
     ///
     /// # Errors
     /// Dagster refuses.
-    pub async fn stop_sensor(&self, sensor: &Sensor) -> Result<(), Error> {
+    pub async fn stop_sensor(&self, sensor: &Instigator) -> Result<(), Error> {
         let operation = "stop a sensor";
-        let answer = self.ask(operation, STOP_SENSOR, json!({"id": sensor.0})).await?;
+        let answer = self.ask(operation, STOP_SENSOR, json!({"id": sensor.id})).await?;
         answer::member::<Value>(operation, answer, "StopSensorMutationResult").map(drop)
     }
 
