@@ -1,4 +1,4 @@
-//! What a run will do: resolved once from flags, environment and files; pure, serialisable, printable.
+//! What a run will do: resolved once from flags, environment and files; pure, serialisable. To print it reads the suites' files once more.
 
 use std::fmt::Write as _;
 
@@ -195,7 +195,7 @@ impl Plan {
             }
             tests(&suite.run, &mut line);
         }
-        if deployments > 1 {
+        if deployments > 1 && self.jobs > 1 && self.existing_namespace.is_none() {
             let how = "side by side; where two need the same thing of the whole cluster, or the nodes lack room, in turn, and a note says why";
             line("together", &format!("{deployments} deployments {how}"));
         }

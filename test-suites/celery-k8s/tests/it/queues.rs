@@ -19,8 +19,8 @@ async fn each_step_is_a_job_that_a_worker_of_its_queue_makes() -> anyhow::Result
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
     let image = suite.contract.image("dagster-test")?;
-    // A variable of the code location, which the workers do not have: the steps' pods read it.
-    let config = executor(words(&json!({"env": "WORD_FACTOR"})), &json!({"job_image": image}));
+    // A variable: the run's pod and those of its steps read it.
+    let config = executor(words(&json!({"env": "ENV_FACTOR"})), &json!({"job_image": image}));
     suite
         .succeeded(Launch::job("two_queues_job_celery_k8s").config(config), async |run| {
             assert_eq!(run.tag("dagster/image"), Some(image));

@@ -7,7 +7,7 @@ use kube::api::{Api, ListParams, PostParams};
 use serde_json::{Value, json};
 use suite_support::cluster::{self, Select, is_running};
 use suite_support::expect::only;
-use suite_support::jobs::RUN_LIMIT;
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Launch, RunStatus, Suite};
 
 /// A Job of this test, with its containers' scripts by their names.
@@ -37,7 +37,7 @@ async fn make(suite: &Suite, containers: &[(&str, &str)], more: Value) -> anyhow
 async fn pod(suite: &Suite, job: &Job, awaited: &str, is: impl Fn(&Pod) -> bool) -> anyhow::Result<String> {
     let select = Select::Labels(format!("job-name={}", job.name_any()));
     let so = |pods: &[Pod]| pods.iter().any(&is);
-    let pods = cluster::await_objects(suite.user_pods(), &select, awaited, RUN_LIMIT, so).await?;
+    let pods = cluster::await_objects(suite.user_pods(), &select, awaited, CLUSTER_LIMIT, so).await?;
     Ok(only(&pods, "pod of the Job").name_any())
 }
 

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use suite_support::expect::{only, only_container, pull_secrets, sources};
-use suite_support::jobs::executor;
+use suite_support::jobs::{executor, in_process};
 use suite_support::{Launch, Suite};
 
 use crate::{TAG, account, grace, tagged, variable};
@@ -46,7 +46,7 @@ async fn the_launcher_and_the_code_location_both_make_the_run_s_pod() -> anyhow:
 #[tokio::test]
 async fn a_tag_of_the_job_makes_the_run_s_pod_and_one_of_the_run_takes_its_place() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
-    let job = || Launch::job("tagged_job").config(json!({"execution": {"config": {"in_process": {}}}}));
+    let job = || Launch::job("tagged_job").config(in_process(json!({})));
     suite
         .succeeded(job(), async |run| {
             let (_, pod) = suite.completed(run).await?;

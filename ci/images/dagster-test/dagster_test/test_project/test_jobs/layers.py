@@ -1,4 +1,4 @@
-"""Steps whose pods are configured at different levels: one with nothing of its own, one by its op's tags, one by its op's tags and, at launch, by its key."""
+"""Runs and steps whose pods are configured at different levels. Of the steps one with nothing of its own, one by its op's tags, one by its op's tags and, at launch, by its key."""
 
 from dagster import graph, op
 
