@@ -3,6 +3,8 @@
 mod answer;
 mod automation;
 mod event;
+#[cfg(test)]
+mod fake;
 mod run;
 mod run_log;
 mod wait;

@@ -149,9 +149,8 @@ fn page(run: &RunId, text: &str) -> Result<Option<Page>, Error> {
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
-    use tokio_tungstenite::accept_hdr_async;
-    use tungstenite::handshake::server::{Request, Response};
 
+    use super::super::fake::Subscription;
     use super::*;
 
     fn run() -> RunId {
@@ -212,30 +211,13 @@ mod tests {
     async fn webserver(listener: TcpListener, answers: Vec<Vec<(&str, &str)>>) -> Vec<Value> {
         let mut cursors = Vec::new();
         for events in answers {
-            let (stream, _) = listener.accept().await.unwrap();
-            #[expect(clippy::result_large_err, reason = "the signature is the library's")]
-            let agree = |_: &Request, mut response: Response| {
-                let protocol = "graphql-ws".parse().unwrap();
-                response.headers_mut().insert("sec-websocket-protocol", protocol);
-                Ok(response)
-            };
-            let mut socket = accept_hdr_async(stream, agree).await.unwrap();
-            assert_eq!(read(&mut socket).await["type"], "connection_init");
-            let start = read(&mut socket).await;
-            cursors.push(start["payload"]["variables"]["cursor"].clone());
+            let (mut subscription, cursor) = Subscription::accept(&listener).await;
+            cursors.push(cursor);
             for (kind, cursor) in events {
-                let message = json!({"type": "data", "payload": {"data": {"pipelineRunLogs": {
-                    "__typename": "PipelineRunLogsSubscriptionSuccess", "cursor": cursor,
-                    "messages": [{"__typename": "RunEvent", "message": "", "eventType": kind}]}}}});
-                socket.send(Message::text(message.to_string())).await.unwrap();
+                subscription.tell(&[kind], cursor).await;
             }
         }
         cursors
-    }
-
-    async fn read(socket: &mut WebSocketStream<TcpStream>) -> Value {
-        let message = socket.next().await.unwrap().unwrap();
-        serde_json::from_str(message.to_text().unwrap()).unwrap()
     }
 
     #[tokio::test]

@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Dagster, Error, Event, Run, RunId};
+
+/// After so long without news all events are read. Dagster's watcher looks each 16 s when there was nothing for a while; and it goes by
+/// a number that an event has before it can be seen, so that it passes over one that another process writes at the same moment
+/// (dagster/_core/storage/event_log/polling_event_watcher.py).
+const SILENCE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
 
 impl Dagster {
     /// Waits for an event; `awaited` says in words what it means, for the error.
@@ -22,12 +27,21 @@ impl Dagster {
         let search = async {
             let mut log = self.follow(run).await?;
             loop {
-                let event = log.next().await?;
-                seen.push(event.clone());
-                if wanted(&event) {
-                    return Ok(event);
+                if let Ok(event) = timeout(SILENCE, log.next()).await {
+                    let event = event?;
+                    seen.push(event.clone());
+                    if wanted(&event) {
+                        return Ok(event);
+                    }
+                    if !event.ends_run() {
+                        continue;
+                    }
                 }
-                if event.ends_run() {
+                seen = self.events(run).await?;
+                if let Some(event) = seen.iter().find(|event| wanted(event)) {
+                    return Ok(event.clone());
+                }
+                if seen.iter().any(Event::ends_run) {
                     let (run, awaited) = (run.clone(), awaited.to_owned());
                     return Err(Error::EndedBefore { run, awaited, seen: std::mem::take(&mut seen) });
                 }
@@ -76,6 +90,65 @@ impl Dagster {
                 return Err(Error::TimedOut { run: run.clone(), awaited, limit, seen: Vec::new() });
             }
             sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::fake::{Subscription, events};
+    use super::*;
+
+    /// Tells of these events by the subscription, and of those when it is asked for all.
+    async fn webserver(listener: TcpListener, told: &[&str], all: &[&str]) {
+        let (mut subscription, _) = Subscription::accept(&listener).await;
+        subscription.tell(told, "c1").await;
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer = json!({"data": {"logsForRun": {
+                "__typename": "EventConnection", "cursor": "c2", "hasMore": false, "events": events(all)}}});
+            answer_once(stream, &answer.to_string()).await;
+        }
+    }
+
+    async fn answer_once(mut stream: TcpStream, body: &str) {
+        let mut request = Vec::new();
+        while !request.ends_with(b"}") {
+            assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "the request was cut");
+        }
+        let head =
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length:";
+        stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+    }
+
+    async fn awaited(told: &[&str], all: &[&str]) -> Result<Event, Error> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dagster = Dagster::new(format!("http://{}", listener.local_addr().unwrap()));
+        let run = RunId::from("8a1f");
+        let started = |event: &Event| event.is("STEP_START");
+        tokio::select! {
+            event = dagster.await_event(&run, "its step", Duration::from_secs(20), started) => event,
+            () = webserver(listener, told, all) => unreachable!(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_that_the_watcher_passed_over_is_found() {
+        let missed = ["RUN_START", "STEP_START", "RUN_SUCCESS"];
+        assert!(awaited(&["RUN_START"], &missed[..2]).await.unwrap().is("STEP_START"));
+        assert!(awaited(&["RUN_START", "RUN_SUCCESS"], &missed).await.unwrap().is("STEP_START"));
+    }
+
+    #[tokio::test]
+    async fn an_end_without_the_event_is_an_error() {
+        let all = ["RUN_START", "RUN_FAILURE"];
+        for told in [&all[..1], &all] {
+            let error = awaited(told, &all).await.unwrap_err();
+            assert!(matches!(&error, Error::EndedBefore { seen, .. } if seen.len() == 2), "{error}");
         }
     }
 }
