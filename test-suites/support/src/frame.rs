@@ -44,7 +44,7 @@ pub(crate) fn end(limit: Option<Duration>) -> Option<Instant> {
 pub(crate) async fn framed<T>(
     end: Option<Instant>,
     body: impl Future<Output = anyhow::Result<T>>,
-    tell: impl AsyncFnOnce(),
+    tell: impl Future<Output = ()>,
 ) -> anyhow::Result<T> {
     let within = Arc::new(AtomicUsize::new(0));
     let _open = WITHIN.try_with(Open::within).ok();
@@ -62,7 +62,7 @@ pub(crate) async fn framed<T>(
     match ended {
         Ok(Ok(done)) => Ok(done),
         failed => {
-            tell().await;
+            tell.await;
             failed.unwrap_or_else(|panic: Box<dyn Any + Send>| resume_unwind(panic))
         }
     }
@@ -99,8 +99,8 @@ mod tests {
     async fn what_is_not_done_in_time_is_told_from_within() {
         let (told, begun) = (RefCell::default(), Instant::now());
         let end = end(Some(LIMIT));
-        let inner = framed::<()>(end, std::future::pending(), async || tells(&told, "inner").await);
-        let error = framed(end, inner, async || tells(&told, "outer").await).await.unwrap_err();
+        let inner = framed::<()>(end, std::future::pending(), tells(&told, "inner"));
+        let error = framed(end, inner, tells(&told, "outer")).await.unwrap_err();
         assert!(error.to_string().contains("not done"), "{error}");
         assert_eq!(*told.borrow(), ["inner", "outer"]);
         assert_eq!(begun.elapsed(), LIMIT - TO_TELL + Duration::from_secs(10));
@@ -110,8 +110,8 @@ mod tests {
     async fn frames_beside_each_other_all_tell() {
         let told = RefCell::default();
         let end = end(Some(LIMIT));
-        let one = framed::<()>(end, std::future::pending(), async || tells(&told, "one").await);
-        let other = framed::<()>(end, std::future::pending(), async || tells(&told, "other").await);
+        let one = framed::<()>(end, std::future::pending(), tells(&told, "one"));
+        let other = framed::<()>(end, std::future::pending(), tells(&told, "other"));
         let both = futures::join!(one, other);
         assert!(both.0.is_err() && both.1.is_err());
         assert_eq!(*told.borrow(), ["one", "other"]);
@@ -125,8 +125,8 @@ mod tests {
             sleep(LIMIT - TO_TELL - Duration::from_secs(1)).await;
             anyhow::bail!("the run failed")
         };
-        let inner = framed::<()>(end, fails, async || tells(&told, "inner").await);
-        let error = framed(end, inner, async || tells(&told, "outer").await).await.unwrap_err();
+        let inner = framed::<()>(end, fails, tells(&told, "inner"));
+        let error = framed(end, inner, tells(&told, "outer")).await.unwrap_err();
         assert_eq!(error.to_string(), "the run failed");
         assert_eq!(*told.borrow(), ["inner", "outer"]);
     }
@@ -139,7 +139,7 @@ mod tests {
             Ok(7)
         };
         let end = end(Some(Duration::from_secs(20)));
-        assert_eq!(framed(end, done, async || tells(&told, "it").await).await.unwrap(), 7);
+        assert_eq!(framed(end, done, tells(&told, "it")).await.unwrap(), 7);
         assert!(told.borrow().is_empty());
     }
 }

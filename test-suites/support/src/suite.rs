@@ -1,5 +1,6 @@
 //! The deployment under test, and the frame in which a test launches a run and looks at it.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -101,7 +102,7 @@ impl Suite {
         body: impl AsyncFnOnce(&[Run; N]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let known = Mutex::new(Vec::new());
-        let all = async {
+        let all = Box::pin(async {
             let mut launched = Vec::new();
             for launch in &launches {
                 let run = self.dagster.launch(launch).await?;
@@ -110,7 +111,7 @@ impl Suite {
             }
             let runs: &[Run; N] = launched.as_slice().try_into()?;
             body(runs).await
-        };
+        });
         self.told(all, async || known.lock().await.clone()).await
     }
 
@@ -131,7 +132,7 @@ impl Suite {
             });
             jobs.iter().filter_map(Self::run_of).collect()
         };
-        self.told(body, runs).await
+        self.told(Box::pin(body), runs).await
     }
 
     /// As [`Suite::with_run`], with a run that was launched by other means.
@@ -143,13 +144,16 @@ impl Suite {
         run: &RunId,
         body: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<()> {
-        self.told(body, async || vec![run.clone()]).await
+        self.told(Box::pin(body), async || vec![run.clone()]).await
     }
 
     /// Awaits `body`; when it fails, or is not done when the test is about to be ended, says what the runs did, and ends them.
+    ///
+    /// On the heap: each of several frames one within the other would else hold all of those within, several times over, and overflow
+    /// the stack of the test's thread.
     async fn told<T>(
         &self,
-        body: impl Future<Output = anyhow::Result<T>>,
+        body: Pin<Box<impl Future<Output = anyhow::Result<T>>>>,
         runs: impl AsyncFnOnce() -> Vec<RunId>,
     ) -> anyhow::Result<T> {
         let tell = async || {
@@ -167,7 +171,7 @@ impl Suite {
                 }
             }
         };
-        framed(self.end, body, tell).await
+        framed(self.end, body, Box::pin(tell())).await
     }
 
     /// As [`Suite::with_run`], with a run that has ended well.
