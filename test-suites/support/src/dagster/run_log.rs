@@ -1,4 +1,4 @@
-//! The events of a run as they happen: Dagster's subscription over a WebSocket, so that no wait on a run polls.
+//! The events of a run as they happen: Dagster's subscription over a WebSocket. What it leaves out, `wait.rs` makes up for.
 //!
 //! The webserver speaks the old `graphql-ws` protocol (subscriptions-transport-ws). The Rust clients speak its successor,
 //! and of the old one this needs no more than two messages to send and four to read.
