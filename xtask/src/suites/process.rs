@@ -39,10 +39,9 @@ pub(super) async fn run(
     let command = command.map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut file = std::fs::File::create(log).with_context(|| format!("write {log}"))?;
     let mut seen = Seen::default();
-    let mut run = Run::new(command, limit).forget_stdout();
-    // So that it can say why it takes so long, before it is ended.
-    let timeout = limit.as_secs().to_string();
-    run = run.env(crate::env::suite::TIMEOUT, &timeout);
+    // It is told its limit so that it can say why it takes so long, before it is ended.
+    let mut run =
+        Run::new(command, limit).forget_stdout().env(crate::env::suite::TIMEOUT, limit.as_secs().to_string());
     for (name, value) in environment {
         run = run.env(name, value);
     }

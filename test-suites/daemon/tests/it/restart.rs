@@ -10,6 +10,7 @@ use suite_support::{RunId, RunStatus, Suite};
 
 use crate::queue::{end, started};
 use crate::schedules::each_tick_has_one_run;
+use crate::sensors::each_key_has_one_run;
 use crate::{DAEMON_LIMIT, LONG, REPOSITORY, afterwards, alone, ticks, workers};
 
 const DAEMON: &str = "component=dagster-daemon";
@@ -42,14 +43,7 @@ async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
         Ok(sensed)
     };
     let sensed = afterwards(ticked, suite.dagster.stop_schedule(&schedule)).await?;
-    let mut keys = Vec::new();
-    for run in &sensed {
-        let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
-        assert_eq!(ended.status, RunStatus::Success);
-        keys.push(ended.tag("dagster/run_key").unwrap_or_default().to_owned());
-    }
-    keys.sort();
-    assert_eq!(keys, ["asked for at each look", "asked for at the third look"]);
+    each_key_has_one_run(suite, &sensed).await?;
     each_tick_has_one_run(suite, &schedule, "restart_scheduled_job").await.map(drop)
 }
 

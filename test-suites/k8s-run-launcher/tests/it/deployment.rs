@@ -11,9 +11,9 @@ use suite_support::jobs::CLUSTER_LIMIT;
 
 /// An annotation, and a label.
 const MARK: &str = "dagster-integration-tests";
-const WEBSERVER: &str = "component=dagster-webserver";
-const DAEMON: &str = "component=dagster-daemon";
-const CODE_SERVER: &str = "component=user-deployments";
+pub(crate) const WEBSERVER: &str = "component=dagster-webserver";
+pub(crate) const DAEMON: &str = "component=dagster-daemon";
+pub(crate) const CODE_SERVER: &str = "component=user-deployments";
 
 async fn pod(pods: &Api<Pod>, labels: &str) -> anyhow::Result<Pod> {
     let mut found = pods.list(&ListParams::default().labels(labels)).await?.items;
@@ -70,8 +70,8 @@ async fn labels_are_on_every_deployment_and_its_pods() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a variable is in the only container of a pod, as its process sees it; nothing where it is not set.
-async fn variable(pods: &Api<Pod>, labels: &str, name: &str) -> anyhow::Result<Option<String>> {
+/// What a variable is in the only container of the only pod with these labels, as its process sees it; nothing where it is not set.
+pub(crate) async fn variable(pods: &Api<Pod>, labels: &str, name: &str) -> anyhow::Result<Option<String>> {
     Ok(cluster::variable(pods, &pod(pods, labels).await?, name, CLUSTER_LIMIT).await?)
 }
 

@@ -1,12 +1,13 @@
 //! What the code server's deployment is given reaches the runs of its code, and nothing else.
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams};
 use serde_json::json;
 use suite_support::cluster;
 use suite_support::expect::only;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, words};
 use suite_support::{Launch, RunStatus, Suite};
+
+use crate::deployment::{CODE_SERVER, DAEMON, WEBSERVER, variable};
 
 /// In a secret that only the deployment of the code server names.
 const VARIABLE: &str = "WORD_FACTOR";
@@ -15,10 +16,10 @@ const VARIABLE: &str = "WORD_FACTOR";
 async fn a_secret_of_the_code_server_reaches_the_run_and_not_the_system() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
 
-    let server = environment(&suite.user_pods(), "component=user-deployments").await?;
+    let server = variable(&suite.user_pods(), CODE_SERVER, VARIABLE).await?;
     assert_eq!(server.as_deref(), Some("2"), "{VARIABLE} of the code server");
-    for component in ["component=dagster-webserver", "component=dagster-daemon"] {
-        let system = environment(&suite.system_pods(), component).await?;
+    for component in [WEBSERVER, DAEMON] {
+        let system = variable(&suite.system_pods(), component, VARIABLE).await?;
         assert_eq!(system, None, "{VARIABLE} of {component}");
     }
 
@@ -45,12 +46,4 @@ async fn a_secret_of_the_code_server_reaches_the_run_and_not_the_system() -> any
             Ok(())
         })
         .await
-}
-
-/// What the variable is in the only pod with these labels.
-async fn environment(pods: &Api<Pod>, labels: &str) -> anyhow::Result<Option<String>> {
-    let mut found = pods.list(&ListParams::default().labels(labels)).await?.items;
-    // A rollout's predecessor may be on its way out.
-    found.retain(cluster::is_running);
-    Ok(cluster::variable(pods, only(&found, labels), VARIABLE, CLUSTER_LIMIT).await?)
 }
