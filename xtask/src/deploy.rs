@@ -9,7 +9,7 @@ use crate::cluster::Cluster;
 use crate::config::Suite;
 use crate::events::{Phase, TestResult};
 use crate::forward::{self, Forward};
-use crate::groups::{Places, Turn, Turns};
+use crate::groups::{Claims, Places, Turn, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::Inventory;
 use crate::namespaces::{self, Marks, Namespaces};
@@ -36,6 +36,14 @@ pub struct Site<'a> {
     pub namespaces: &'a Namespaces,
 }
 
+/// What a suite deploys, before any of it is installed.
+pub struct Rendered<'a> {
+    /// Its releases.
+    releases: Vec<Prepared<'a>>,
+    /// What it needs for itself.
+    pub claims: Claims,
+}
+
 /// Makes new namespaces for `suite`, or takes the one that the plan names.
 ///
 /// # Errors
@@ -59,29 +67,45 @@ pub async fn namespaces(
 }
 
 impl<'a> Site<'a> {
-    /// Deploys all of the suite, when it is its turn beside others; `held` is what the nodes hold.
+    /// Renders the releases, and reads what they and the fixtures claim.
+    ///
+    /// # Errors
+    /// As [`release::prepare`]; fixtures cannot be rendered or read, exit 2.
+    pub async fn read(self) -> Result<Rendered<'a>> {
+        let releases = self.render().await?;
+        let fixtures = fixtures::render(self.suite, &self.facts())?;
+        let manifests: Vec<&str> =
+            releases.iter().map(Prepared::manifest).chain(fixtures.iter().map(String::as_str)).collect();
+        let own: Vec<&str> = self.namespaces.by_role.values().map(String::as_str).collect();
+        let claims = Claims::of(&manifests, &own)?;
+        Ok(Rendered { releases, claims })
+    }
+
+    /// Deploys all of the suite; beside others when it is the turn of what was rendered of it. `held` is what the nodes hold.
     ///
     /// # Errors
     /// Of the part that failed, with its exit code.
-    pub async fn deploy(self, held: &Inventory, turn: Option<(&Turns, &Turn)>) -> Result<Vec<Forward>> {
+    pub async fn deploy(
+        self,
+        held: &Inventory,
+        turn: Option<(&Turns, &Turn, &Rendered<'_>)>,
+    ) -> Result<Vec<Forward>> {
+        let fresh;
         let prepared = match turn {
             // Rendering touches nothing that fixtures make.
-            None => tokio::try_join!(self.fixtures(), self.render())?.1,
-            Some((turns, turn)) => {
-                let prepared = self.render().await?;
-                let fixtures = fixtures::render(self.suite, &self.facts())?;
-                let manifests =
-                    prepared.iter().map(Prepared::manifest).chain(fixtures.iter().map(String::as_str));
-                let manifests: Vec<&str> = manifests.collect();
-                let own: Vec<&str> = self.namespaces.by_role.values().map(String::as_str).collect();
-                turns.admit(turn, &manifests, &own, &self.session.events).await?;
+            None => {
+                fresh = tokio::try_join!(self.fixtures(), self.render())?.1;
+                &fresh
+            }
+            Some((turns, turn, rendered)) => {
+                turns.admit(turn, &rendered.claims, &self.session.events).await?;
                 self.fixtures().await?;
-                prepared
+                &rendered.releases
             }
         };
         let beside = self.beside()?;
         let onlooker = self.onlooker(&beside);
-        let releases = self.install(onlooker, &prepared, held, &[]).await?;
+        let releases = self.install(onlooker, prepared, held, &[]).await?;
         let mut opening = Vec::new();
         for (name, spec) in &self.suite.forwards {
             opening.push(forward::begin(self.place(), name, spec).await?);

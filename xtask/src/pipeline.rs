@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use futures::future::join_all;
 use kind_client::Kind;
@@ -29,7 +29,7 @@ use crate::plan::{ClusterPlan, Plan};
 use crate::setup::{self, Machine, Mend};
 use crate::suites::{self, Test};
 use crate::sweep::{self, Sweep};
-use crate::{fail, text};
+use crate::{deploy, fail, text};
 
 mod group;
 
@@ -249,12 +249,20 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     let tests = Places::new(plan.jobs);
     let scene = Scene { plan, ground: &ground, held: &held, turns: &turns, tests: &tests };
     let several = groups.len() > 1;
-    let running = groups.iter().map(async |group| {
+    let mut namespaces = Vec::new();
+    for group in &groups {
+        namespaces.push(deploy::namespaces(session, plan, &ground.cluster, group.first()).await?);
+    }
+    let rendered = match several && !in_turn {
+        true => group::render(session, plan, &ground, &groups, &namespaces).await?,
+        false => Vec::new(),
+    };
+    let running = groups.iter().zip(&namespaces).enumerate().map(async |(at, (group, namespaces))| {
         let scoped = match several {
             false => session.clone(),
             true => Session { events: session.events.scoped(&group.first().id()), ..session.clone() },
         };
-        run_group(&scoped, scene, group, several).await.map_err(|error| {
+        run_group(&scoped, scene, group, namespaces, rendered.get(at)).await.map_err(|error| {
             // The first line of a message is the cause; with one group nobody asks which.
             if several { error.context(format!("suite {}", group.id())) } else { error }
         })
@@ -284,10 +292,16 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
     }
     // What kept another from being deployed comes before that; else the order is the plan's, not that of past times.
     failures.sort_by_key(|(refused, place, _)| (*refused, *place));
-    let mut failures = failures.into_iter().map(|(.., error)| error);
-    let Some(first) = failures.next() else { return Ok(results) };
+    first_of(failures.into_iter().map(|(.., error)| error), &session.events)?;
+    Ok(results)
+}
+
+/// Fails by the first of the failures; the others are warnings.
+fn first_of(failures: impl IntoIterator<Item = Error>, events: &Events) -> Result<()> {
+    let mut failures = failures.into_iter();
+    let Some(first) = failures.next() else { return Ok(()) };
     for other in failures {
-        session.events.warn(crate::exit::message(&other));
+        events.warn(crate::exit::message(&other));
     }
     Err(first)
 }

@@ -1,8 +1,10 @@
 //! What of a deployment namespaces do not keep apart from another, and what it asks of the nodes.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 
 use anyhow::Result;
+use indexmap::IndexMap;
 use serde_yaml::Value;
 
 use crate::release::manifest::{objects, text};
@@ -30,9 +32,12 @@ const CLUSTER_WIDE: [&str; 19] = [
     "VolumeAttributesClass",
 ];
 
+/// How much of what several claim is named.
+const SHOWN: usize = 3;
+
 /// What a deployment needs for itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Claims {
+pub struct Claims {
     /// What only one deployment at a time can have, in words.
     pub(super) sole: BTreeSet<String>,
     /// What its pods ask of the nodes.
@@ -95,11 +100,19 @@ fn quantity(text: &str) -> Option<f64> {
 }
 
 impl Claims {
-    /// Adds what a rendered manifest claims, beside what it puts into `namespaces`.
+    /// What rendered manifests claim, beside what they put into `namespaces`.
     ///
     /// # Errors
-    /// It is no YAML.
-    pub(super) fn add(&mut self, manifest: &str, namespaces: &[&str]) -> Result<()> {
+    /// One is no YAML; exit 2.
+    pub fn of(manifests: &[&str], namespaces: &[&str]) -> Result<Claims> {
+        let mut claims = Claims::default();
+        for manifest in manifests {
+            claims.add(manifest, namespaces)?;
+        }
+        Ok(claims)
+    }
+
+    fn add(&mut self, manifest: &str, namespaces: &[&str]) -> Result<()> {
         for object in objects(manifest)? {
             let kind = text(&object, &["kind"]).unwrap_or_default();
             if CLUSTER_WIDE.contains(&kind) {
@@ -125,6 +138,32 @@ impl Claims {
         }
         Ok(())
     }
+}
+
+/// Tells of deployments, by their ids, that claim the same: which, and what.
+#[must_use]
+pub fn in_turn(all: &[(String, &Claims)]) -> Vec<String> {
+    let mut claimed: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for (id, claims) in all {
+        for thing in &claims.sole {
+            claimed.entry(thing).or_default().push(id);
+        }
+    }
+    let mut shared: IndexMap<Vec<&str>, Vec<&str>> = IndexMap::new();
+    for (thing, by) in claimed.into_iter().filter(|(_, by)| by.len() > 1) {
+        shared.entry(by).or_default().push(thing);
+    }
+    let tell = |(by, things): (Vec<&str>, Vec<&str>)| {
+        let mut claims = Vec::from(&things[..things.len().min(SHOWN)]).join(", ");
+        if things.len() > SHOWN {
+            let _ = write!(claims, " and {} more", things.len() - SHOWN);
+        }
+        let by = by.join(", ");
+        format!(
+            "{by} are deployed in turn: each has {claims}; values that give each its own let them run at once"
+        )
+    };
+    shared.into_iter().map(tell).collect()
 }
 
 fn everywhere<'a>(value: &'a Value, see: &mut impl FnMut(&str, &'a Value)) {
@@ -171,10 +210,8 @@ mod tests {
 
     #[test]
     fn what_namespaces_do_not_keep_apart_is_claimed() {
-        let mut claims = Claims::default();
-        claims
-            .add(
-                "kind: ClusterRole\nmetadata: {name: reader}\n---\nkind: Role\nmetadata: {name: reader}\n---\nkind: Service\nspec: {ports: [{nodePort: 30080}]}\n---\nkind: Deployment\nspec: {template: {spec: {volumes: [{hostPath: {path: /var/x}}]}}}\n---\nkind: Role\nmetadata: {name: leader, namespace: kube-system}\n---\nkind: Role\nmetadata: {name: own, namespace: mine}\n",
+        let claims = Claims::of(
+                &["kind: ClusterRole\nmetadata: {name: reader}\n---\nkind: Role\nmetadata: {name: reader}\n---\nkind: Service\nspec: {ports: [{nodePort: 30080}]}\n---\nkind: Deployment\nspec: {template: {spec: {volumes: [{hostPath: {path: /var/x}}]}}}\n---\nkind: Role\nmetadata: {name: leader, namespace: kube-system}\n---\nkind: Role\nmetadata: {name: own, namespace: mine}\n"],
                 &["mine"],
             )
             .unwrap();
@@ -189,11 +226,26 @@ mod tests {
     }
 
     #[test]
+    fn those_that_claim_the_same_are_told_once() {
+        let claims = |names: &[&str]| {
+            let role = |name: &&str| format!("kind: ClusterRole\nmetadata: {{name: {name}}}\n");
+            let roles = names.iter().map(role).collect::<Vec<_>>().join("---\n");
+            Claims::of(&[&roles], &[]).unwrap()
+        };
+        let [one, two, three] = [claims(&["a", "b"]), claims(&["a", "b", "c"]), claims(&["d"])];
+        let all = [("one".to_owned(), &one), ("two".to_owned(), &two), ("three".to_owned(), &three)];
+        let told = "one, two are deployed in turn: each has the ClusterRole a, the ClusterRole b; values that give each its own let them run at once";
+        assert_eq!(in_turn(&all), [told]);
+        let many = claims(&["a", "b", "c", "d", "e"]);
+        let told = in_turn(&[("one".to_owned(), &many), ("two".to_owned(), &many)]);
+        assert!(told[0].contains("the ClusterRole c and 2 more;"), "{told:?}");
+        assert!(in_turn(&all[1..]).is_empty());
+    }
+
+    #[test]
     fn the_pods_of_all_replicas_are_counted() {
-        let mut claims = Claims::default();
-        claims
-            .add(
-                "kind: Deployment\nspec: {replicas: 2, template: {spec: {containers: [{resources: {requests: {cpu: 50m, memory: 1Mi}}}, {resources: {requests: {cpu: 1}}}]}}}\n---\nkind: Pod\nspec: {containers: [{}]}\n",
+        let claims = Claims::of(
+                &["kind: Deployment\nspec: {replicas: 2, template: {spec: {containers: [{resources: {requests: {cpu: 50m, memory: 1Mi}}}, {resources: {requests: {cpu: 1}}}]}}}\n---\nkind: Pod\nspec: {containers: [{}]}\n"],
                 &[],
             )
             .unwrap();

@@ -14,6 +14,7 @@ mod places;
 mod turns;
 mod widen;
 
+pub use claims::{Claims, in_turn};
 pub use history::History;
 pub use places::{Place, Places};
 pub use turns::{Refused, Turn, Turns};

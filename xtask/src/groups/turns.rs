@@ -127,25 +127,15 @@ impl Turns {
         Turn { id: id.to_owned(), state: self.state.clone(), _place: places.take().await }
     }
 
-    /// Waits until nothing stands in the way of what `manifests` deploy, which is into `namespaces`.
+    /// Waits until nothing stands in the way of a deployment with these claims.
     ///
     /// # Errors
-    /// A manifest is no YAML, exit 2; or what it needs is held by a deployment that stays: [`Refused`].
-    pub async fn admit(
-        &self,
-        turn: &Turn,
-        manifests: &[&str],
-        namespaces: &[&str],
-        events: &Events,
-    ) -> Result<()> {
-        let mut claims = Claims::default();
-        for manifest in manifests {
-            claims.add(manifest, namespaces)?;
-        }
+    /// What it needs is held by a deployment that stays: [`Refused`].
+    pub async fn admit(&self, turn: &Turn, claims: &Claims, events: &Events) -> Result<()> {
         let mut told = false;
         loop {
             let changed = self.state.changed.notified();
-            match self.obstacle(&turn.id, &claims) {
+            match self.obstacle(&turn.id, claims) {
                 None => return Ok(()),
                 Some(Obstacle::Lasting(exit, why)) => {
                     return Err(coded(exit, anyhow!(why)).context(Refused));
@@ -231,6 +221,10 @@ mod tests {
         format!("kind: Pod\nspec: {{containers: [{{resources: {{requests: {{memory: {memory}}}}}}}]}}\n")
     }
 
+    fn claims(manifest: &str) -> Claims {
+        Claims::of(&[manifest], &[]).unwrap()
+    }
+
     const ROLE: &str = "kind: ClusterRole\nmetadata: {name: reader}\n";
 
     #[tokio::test]
@@ -239,9 +233,9 @@ mod tests {
         let events = Events::new(Vec::new());
         let one = turns.take("one", false).await;
         let two = turns.take("two", false).await;
-        turns.admit(&one, &[&pod(MIB)], &[], &events).await.unwrap();
+        turns.admit(&one, &claims(&pod(MIB)), &events).await.unwrap();
         assert!(turns.is_awaited());
-        turns.admit(&two, &[&pod(MIB)], &[], &events).await.unwrap();
+        turns.admit(&two, &claims(&pod(MIB)), &events).await.unwrap();
         assert!(!turns.is_awaited());
         assert!(turns.take("three", false).now_or_never().is_none());
         drop(one);
@@ -267,9 +261,10 @@ mod tests {
         let events = Events::new(Vec::new());
         let one = turns.take("one", false).await;
         let two = turns.take("two", false).await;
-        turns.admit(&one, &[ROLE], &[], &events).await.unwrap();
-        assert!(turns.admit(&two, &[ROLE], &[], &events).now_or_never().is_none());
-        let (admitted, ()) = tokio::join!(turns.admit(&two, &[ROLE], &[], &events), async { drop(one) });
+        turns.admit(&one, &claims(ROLE), &events).await.unwrap();
+        assert!(turns.admit(&two, &claims(ROLE), &events).now_or_never().is_none());
+        let claims = claims(ROLE);
+        let (admitted, ()) = tokio::join!(turns.admit(&two, &claims, &events), async { drop(one) });
         admitted.unwrap();
     }
 
@@ -279,11 +274,11 @@ mod tests {
         let events = Events::new(Vec::new());
         let one = turns.take("one", false).await;
         let two = turns.take("two", false).await;
-        turns.admit(&one, &[&pod(20 * MIB)], &[], &events).await.unwrap();
-        assert!(turns.admit(&two, &[&pod(MIB)], &[], &events).now_or_never().is_none());
+        turns.admit(&one, &claims(&pod(20 * MIB)), &events).await.unwrap();
+        assert!(turns.admit(&two, &claims(&pod(MIB)), &events).now_or_never().is_none());
         one.leave_in_place(Exit::TestsFailed, "whose tests failed");
         drop(one);
-        turns.admit(&two, &[&pod(MIB)], &[], &events).await.unwrap();
+        turns.admit(&two, &claims(&pod(MIB)), &events).await.unwrap();
     }
 
     #[tokio::test]
@@ -291,11 +286,11 @@ mod tests {
         let turns = turns(2, 100 * MIB);
         let events = Events::new(Vec::new());
         let one = turns.take("one", false).await;
-        turns.admit(&one, &[ROLE], &[], &events).await.unwrap();
+        turns.admit(&one, &claims(ROLE), &events).await.unwrap();
         one.leave_in_place(Exit::TestsFailed, "whose tests failed");
         drop(one);
         let two = turns.take("two", false).await;
-        let error = turns.admit(&two, &[ROLE], &[], &events).await.unwrap_err();
+        let error = turns.admit(&two, &claims(ROLE), &events).await.unwrap_err();
         assert!(error.is::<Refused>() && Exit::of(&error) == Exit::TestsFailed, "{error:?}");
         let error = crate::exit::message(&error);
         assert!(error.contains("the ClusterRole reader belongs to one, whose tests failed"), "{error}");
@@ -307,7 +302,7 @@ mod tests {
         let events = Events::new(Vec::new());
         drop(turns.take("one", false).await);
         let two = turns.take("two", false).await;
-        turns.admit(&two, &[ROLE], &[], &events).await.unwrap();
+        turns.admit(&two, &claims(ROLE), &events).await.unwrap();
         assert!(!turns.is_awaited());
     }
 }

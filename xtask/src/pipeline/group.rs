@@ -1,20 +1,23 @@
 //! One group: what its suites share is deployed, the tests of all of them run.
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use anyhow::Result;
 use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 
-use super::{Ground, Session};
+use super::{Ground, Session, first_of};
 use crate::cleanup::{Decision, Policy};
 use crate::cli::Keep;
-use crate::deploy::{self, Site};
-use crate::events::TestResult;
+use crate::deploy::{Rendered, Site};
+use crate::events::{Phase, TestResult};
 use crate::exit::Exit;
-use crate::groups::{Group, Places, Turns};
+use crate::groups::{self, Group, Places, Turns};
 use crate::images::deliver::Inventory;
 use crate::namespaces::Namespaces;
 use crate::plan::Plan;
+use crate::text::count;
 
 /// What all groups run with.
 #[derive(Clone, Copy)]
@@ -27,12 +30,51 @@ pub(super) struct Scene<'a> {
     pub(super) tests: &'a Arc<Places>,
 }
 
-/// Deploys what the suites of a group share, runs the tests of all, and makes room for the next where all passed.
+/// Renders what all groups deploy, before any of it is installed, and tells which cannot be deployed at once.
+///
+/// # Errors
+/// Charts or fixtures do not render, exit 2; the first of them, the others are warnings.
+pub(super) async fn render<'a>(
+    session: &'a Session,
+    plan: &'a Plan,
+    ground: &'a Ground,
+    groups: &'a [Group<'a>],
+    namespaces: &'a [Namespaces],
+) -> Result<Vec<Rendered<'a>>> {
+    let step = session.events.step(Phase::Release, format!("render {}", count(groups.len(), "deployment")));
+    // helm works all the time.
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let read = groups.iter().zip(namespaces).map(async |(group, namespaces)| {
+        let suite = group.first();
+        let site = Site { session, plan, suite, ground, namespaces };
+        site.read().await.map_err(|error| error.context(format!("suite {}", group.id())))
+    });
+    let read: Vec<_> = stream::iter(read).buffered(at_once).collect().await;
+    let (mut rendered, mut failures) = (Vec::new(), Vec::new());
+    for one in read {
+        match one {
+            Ok(one) => rendered.push(one),
+            Err(error) => failures.push(error),
+        }
+    }
+    first_of(failures, &session.events)?;
+    let claims: Vec<_> =
+        groups.iter().map(Group::id).zip(rendered.iter().map(|rendered| &rendered.claims)).collect();
+    step.done("");
+    for why in groups::in_turn(&claims) {
+        session.events.note(why);
+    }
+    Ok(rendered)
+}
+
+/// Deploys what the suites of a group share, runs the tests of all, and makes room for the next where all passed. It waits for its
+/// turn with what was `rendered`, where that was needed.
 pub(super) async fn run_group(
     session: &Session,
     scene: Scene<'_>,
     group: &Group<'_>,
-    several: bool,
+    namespaces: &Namespaces,
+    rendered: Option<&Rendered<'_>>,
 ) -> Result<Vec<TestResult>> {
     let Scene { plan, ground, held, turns, tests: places } = scene;
     let suite = group.first();
@@ -41,12 +83,9 @@ pub(super) async fn run_group(
     if !others.is_empty() {
         session.events.note(format!("{} deploys what {others} deploys too: once for all", suite.id()));
     }
-    let namespaces = deploy::namespaces(session, plan, &ground.cluster, suite).await?;
-    let site = Site { session, plan, suite, ground, namespaces: &namespaces };
+    let site = Site { session, plan, suite, ground, namespaces };
     let run = async {
-        // In a namespace of somebody else's the groups follow each other, each in place of the one before.
-        let turn = (several && namespaces.ours).then_some((turns, &turn));
-        let forwards = site.deploy(held, turn).await?;
+        let forwards = site.deploy(held, rendered.map(|rendered| (turns, &turn, rendered))).await?;
         let tests = group.0.iter().map(async |(suite, tests)| {
             let site = Site { suite, ..site };
             // Who asks for one test at a time gets that.
@@ -71,7 +110,7 @@ pub(super) async fn run_group(
         );
     } else if turns.is_awaited()
         && namespaces.ours
-        && let Err(left) = remove_group(session, plan, &namespaces).await
+        && let Err(left) = remove_group(session, plan, namespaces).await
     {
         session.events.warn(crate::exit::message(&left));
         turn.leave_in_place(Exit::Leftovers, "which could not be removed");

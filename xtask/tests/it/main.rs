@@ -9,4 +9,5 @@ mod real;
 mod signals;
 mod simulated;
 mod together;
+mod variants;
 mod world;

@@ -42,7 +42,7 @@ const NODES: &str = r#"  "container inspect") [ -e $HOME/nodes/$5.node ] && echo
     esac ;;
   *)"#;
 
-const HELM: &str = r#"
+pub(crate) const HELM: &str = r#"
 case "$1" in
   version) echo v4.3.0+g0000000 ;;
   template) ;;
@@ -98,6 +98,11 @@ impl Simulated {
 
     /// Starts a run whose output goes to `<output>.log`.
     pub(crate) fn start(&self, cluster: Cluster, output: &str) -> Child {
+        self.start_with(cluster, output, &[])
+    }
+
+    /// The same with more arguments.
+    pub(crate) fn start_with(&self, cluster: Cluster, output: &str, more: &[&str]) -> Child {
         let log = File::create(self.world.path().join(format!("{output}.log"))).unwrap();
         let kubeconfig = self.world.path().join("kubeconfig");
         let mut arguments = vec!["k8s-test", &self.suite, "--no-setup", "--output", output];
@@ -105,6 +110,7 @@ impl Simulated {
             arguments.extend(["--cluster-provider", "kubeconfig", "--context", "fake"]);
             arguments.extend(["--kubeconfig", kubeconfig.to_str().unwrap()]);
         }
+        arguments.extend(more);
         let mut command = self.world.command(&arguments);
         if cluster == Cluster::Ephemeral {
             command.env("CI", "true");

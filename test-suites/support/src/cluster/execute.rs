@@ -55,7 +55,7 @@ pub async fn variable(
     Ok((seen.code == 0).then(|| seen.stdout.trim().to_owned()))
 }
 
-/// Runs a command that changes nothing inside a container that has a shell, and runs it again when that does not come to an end; one
+/// Runs a command that may run twice inside a container that has a shell, and runs it again when that does not come to an end; one
 /// that fails is no error.
 ///
 /// # Errors

@@ -10,16 +10,24 @@ use suite_support::{RunStatus, Suite};
 
 use crate::{await_server, change_server, edition};
 
+/// Tells a step that its code server is gone.
+const GONE: &str = "/tmp/gone";
+
 #[tokio::test]
 async fn while_its_code_server_is_away_runs_go_on_and_launches_are_refused() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
-    let config = json!({"ops": {"tell_edition": {"config": {"seconds": 8}}}});
+    let config = json!({"ops": {"tell_edition": {"config": {"until": GONE}}}});
     suite
         .with_run(edition("away", "common_job").config(config), async |run| {
             let started = |event: &Event| event.is("STEP_START");
             suite.dagster.await_event(&run.run_id, "its step to start", RUN_LIMIT, started).await?;
             change_server(&suite, "away", &json!({"spec": {"replicas": 0}})).await?;
             await_server(&suite, "away", "no code server", <[_]>::is_empty).await?;
+            let pods = suite.pods_of(run, "run_worker").await?;
+            let pod = only(&pods, "pod of the run");
+            let container = &only_container(pod).name;
+            cluster::ask(&suite.user_pods(), &pod.name_any(), container, &["touch", GONE], CLUSTER_LIMIT)
+                .await?;
             let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
             assert_eq!(ended.status, RunStatus::Success);
             Ok(())
