@@ -124,6 +124,9 @@ pub struct Sabotage {
     /// Try only each Nth change
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub every: Option<u16>,
+    /// With --every, the first to try; default: N
+    #[arg(long, value_name = "M", requires = "every", value_parser = clap::value_parser!(u16).range(1..))]
+    pub first: Option<u16>,
     /// Which cluster to use
     #[command(flatten)]
     pub cluster: ClusterArgs,

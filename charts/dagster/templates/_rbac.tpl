@@ -3,20 +3,20 @@
 {{- define "dagster.rbac.rules" -}}
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [create, get, list, watch, delete]
+  verbs: [create, list, delete]
 - apiGroups: [batch]
   resources: [jobs/status]
   verbs: [get]
 # An executor reads its own pod to make it the owner of its steps; Pipes clients start bare pods.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [create, get, list, watch, delete]
+  verbs: [create, get, list, delete]
 - apiGroups: [""]
-  resources: [pods/log, pods/status]
+  resources: [pods/log]
   verbs: [get]
 - apiGroups: [""]
   resources: [events]
-  verbs: [get, list, watch]
+  verbs: [list]
 {{- end -}}
 
 {{/* Called with (list $ name namespace). */}}

@@ -174,6 +174,26 @@ impl Suite {
         framed(self.end, body, Box::pin(tell())).await
     }
 
+    /// Awaits `body` and then `stop`, however the first has ended, or when the test is about to be ended: what was switched on would take
+    /// the machine from other tests.
+    ///
+    /// # Errors
+    /// The body's, or that it cannot be stopped.
+    pub async fn afterwards<T>(
+        &self,
+        body: impl Future<Output = anyhow::Result<T>>,
+        stop: impl AsyncFn() -> Result<(), dagster::Error>,
+    ) -> anyhow::Result<T> {
+        let after_failure = async {
+            if let Err(error) = stop().await {
+                eprintln!("what the test switched on may go on: {error}");
+            }
+        };
+        let done = framed(self.end, Box::pin(body), Box::pin(after_failure)).await?;
+        stop().await?;
+        Ok(done)
+    }
+
     /// As [`Suite::with_run`], with a run that has ended well.
     ///
     /// # Errors

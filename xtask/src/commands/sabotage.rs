@@ -5,13 +5,16 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::Result;
 use camino::{Utf8Path, Utf8PathBuf};
+use xshell::{Shell, cmd};
 
 use super::copied::{Changed, carry_out, change, plan};
 use super::k8s_test::Ended;
 use crate::cli::{ClusterArgs, K8sTest, Sabotage as Args};
+use crate::cmd::Run;
 use crate::config::Workspace;
 use crate::config::sabotage::{FILE, Sabotage, SabotageFile};
 use crate::env::Env;
@@ -63,6 +66,7 @@ enum Ran {
 
 /// Of all changes, CI tries one in so many.
 const SAMPLE: u16 = 10;
+const QUICK: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(args: &Args, env: &Env) -> Result<Exit> {
     Ok(match tried(args, env).await? {
@@ -72,10 +76,24 @@ pub(super) async fn run(args: &Args, env: &Env) -> Result<Exit> {
     })
 }
 
-/// How many tests notice a sample of the changes, and how many do not; on a Kind cluster that exists.
+/// How many tests notice a sample of the changes, and how many do not; on a Kind cluster that exists. Which they are the commit
+/// chooses: in time all have their turn, and a commit that is tried again is tried with the same.
 pub(super) async fn sample(env: &Env, cluster: &str) -> Result<Result<(usize, usize), Exit>> {
+    let sh = Shell::new()?;
+    sh.change_dir(Workspace::here().root);
+    let commit = Run::new(cmd!(sh, "git rev-parse HEAD"), QUICK).success().await;
+    let first = commit.ok().and_then(|answer| chosen(answer.stdout.trim())).unwrap_or(SAMPLE);
+    println!(
+        "a sample of the changes, chosen by the commit: cargo xtask sabotage --every {SAMPLE} --first {first}"
+    );
     let cluster = ClusterArgs { kind_cluster: Some(cluster.to_owned()), ..ClusterArgs::default() };
-    tried(&Args { every: Some(SAMPLE), cluster, ..Args::default() }, env).await
+    tried(&Args { every: Some(SAMPLE), first: Some(first), cluster, ..Args::default() }, env).await
+}
+
+/// The first of a commit's sample.
+fn chosen(commit: &str) -> Option<u16> {
+    let digits = u16::from_str_radix(commit.get(..4)?, 16).ok()?;
+    Some(digits % SAMPLE + 1)
 }
 
 /// How many tests notice and how many do not; the exit code where it ended before that is known.
@@ -91,16 +109,17 @@ async fn tried(args: &Args, env: &Env) -> Result<Result<(usize, usize), Exit>> {
         changes.extend((1..).zip(of_suite).map(|(number, sabotage)| (folder, number, sabotage)));
     }
     let every = args.every.map_or(1, usize::from);
+    let first = args.first.map_or(every, usize::from);
     let said = |(folder, _, change): &(&Utf8PathBuf, usize, Sabotage)| -> Vec<(Utf8PathBuf, String)> {
         change.fails.iter().map(|test| ((*folder).clone(), test.clone())).collect()
     };
     let named: BTreeSet<(Utf8PathBuf, String)> = changes.iter().flat_map(said).collect();
     let mut broken = Vec::new();
-    for (folder, number, sabotage) in changes.into_iter().skip(every - 1).step_by(every) {
+    for (folder, number, sabotage) in changes.into_iter().skip(first - 1).step_by(every) {
         broken.push(break_suite(&workspace, folder, number, sabotage, &scratch)?);
     }
     if broken.is_empty() {
-        fail!(Exit::Usage, "there is nothing to break: none of the suites has a {FILE}");
+        fail!(Exit::Usage, "there is nothing to break: none of the suites has a {FILE} with so many changes");
     }
     let mut findings = untried(args, env, &files, &named).await?;
     let (of_images, rest): (Vec<_>, Vec<_>) =
@@ -230,6 +249,14 @@ fn cell(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_chooses_the_first_change_of_its_sample() {
+        assert_eq!(chosen("0000c0ffee"), Some(1));
+        assert_eq!(chosen("000913af"), Some(10));
+        assert_eq!(chosen("000a13af"), Some(1));
+        assert_eq!(chosen("no commit"), None);
+    }
 
     #[test]
     fn a_test_that_passes_is_shown_as_such() {

@@ -132,6 +132,13 @@ impl Claims {
                     let path = text(path, &["path"]).unwrap_or_default();
                     self.sole.insert(format!("the folder {path} of the nodes"));
                 }
+                (_, pod) if pod.get("hostNetwork").and_then(Value::as_bool) == Some(true) => {
+                    everywhere(pod, &mut |key, value| {
+                        if let ("containerPort", Value::Number(port)) = (key, value) {
+                            self.sole.insert(format!("the port {port} of the nodes"));
+                        }
+                    });
+                }
                 _ => {}
             });
             self.asks = self.asks.plus(asks(&object, kind));
@@ -211,7 +218,7 @@ mod tests {
     #[test]
     fn what_namespaces_do_not_keep_apart_is_claimed() {
         let claims = Claims::of(
-                &["kind: ClusterRole\nmetadata: {name: reader}\n---\nkind: Role\nmetadata: {name: reader}\n---\nkind: Service\nspec: {ports: [{nodePort: 30080}]}\n---\nkind: Deployment\nspec: {template: {spec: {volumes: [{hostPath: {path: /var/x}}]}}}\n---\nkind: Role\nmetadata: {name: leader, namespace: kube-system}\n---\nkind: Role\nmetadata: {name: own, namespace: mine}\n"],
+                &["kind: ClusterRole\nmetadata: {name: reader}\n---\nkind: Role\nmetadata: {name: reader}\n---\nkind: Service\nspec: {ports: [{nodePort: 30080}]}\n---\nkind: Deployment\nspec: {template: {spec: {volumes: [{hostPath: {path: /var/x}}]}}}\n---\nkind: Role\nmetadata: {name: leader, namespace: kube-system}\n---\nkind: Role\nmetadata: {name: own, namespace: mine}\n---\nkind: DaemonSet\nspec: {template: {spec: {hostNetwork: true, containers: [{ports: [{containerPort: 9100}]}]}}}\n"],
                 &["mine"],
             )
             .unwrap();
@@ -221,6 +228,7 @@ mod tests {
             "the Role leader in the namespace kube-system",
             "the folder /var/x of the nodes",
             "the port 30080 of the nodes",
+            "the port 9100 of the nodes",
         ];
         assert_eq!(sole, expected);
     }

@@ -2,5 +2,6 @@
 
 mod accepted;
 mod connection;
+mod instance;
 mod rights;
 mod upgrade;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{RunStatus, Suite};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use crate::{DAEMON_LIMIT, REPOSITORY, workers};
+use crate::{DAEMON_LIMIT, REPOSITORY, Since};
 
 #[tokio::test]
 async fn a_backfill_runs_each_partition_once() -> anyhow::Result<()> {
@@ -16,9 +17,10 @@ async fn a_backfill_runs_each_partition_once() -> anyhow::Result<()> {
 
 async fn each_partition_has_one(suite: &Suite) -> anyhow::Result<()> {
     let partitions = ["a", "b", "c"];
+    let since = Since::now(suite, "lettered_job").await?;
     let backfill = suite.dagster.launch_backfill(&REPOSITORY, "lettered_job", &partitions).await?;
     let mut ran = Vec::new();
-    for run in workers(suite, "lettered_job", partitions.len()).await? {
+    for run in since.workers(partitions.len()).await? {
         let ended = suite.dagster.await_end(&run, RUN_LIMIT).await?;
         assert_eq!(ended.status, RunStatus::Success);
         assert_eq!(ended.tag("dagster/backfill"), Some(backfill.as_str()));
@@ -30,16 +32,20 @@ async fn each_partition_has_one(suite: &Suite) -> anyhow::Result<()> {
     }
     ran.sort();
     assert_eq!(ran, partitions);
-    timeout(DAEMON_LIMIT, completed(suite, &backfill)).await?
+    completed(suite, &backfill).await
 }
 
 async fn completed(suite: &Suite, backfill: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + DAEMON_LIMIT;
     loop {
         let status = suite.dagster.backfill_status(backfill).await?;
         if status == "COMPLETED_SUCCESS" {
             return Ok(());
         }
         assert!(["REQUESTED", "COMPLETING"].contains(&status.as_str()), "the backfill is {status}");
+        if Instant::now() >= deadline {
+            bail!("waited {} s in vain for the backfill's end: it is {status}", DAEMON_LIMIT.as_secs());
+        }
         // Dagster tells nobody of a backfill's end.
         sleep(Duration::from_secs(1)).await;
     }

@@ -7,15 +7,16 @@ mod retries;
 mod schedules;
 mod sensors;
 
-use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::bail;
-use futures::FutureExt;
+use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::json;
 use suite_support::cluster::{self, Select};
-use suite_support::dagster::{self, Instigator, Repository, RunId, Tick};
+use suite_support::dagster::{Instigator, Repository, RunId, Tick};
 use suite_support::{Launch, Suite};
 use tokio::time::{Instant, sleep};
 
@@ -47,18 +48,6 @@ fn alone(value: &str, seconds: u32) -> Launch {
     working(seconds).tag("alone", value)
 }
 
-/// Awaits `body` and then `stop`, however the first has ended: what was switched on would take the instance's places from other tests.
-async fn afterwards<T>(
-    body: impl Future<Output = anyhow::Result<T>>,
-    stop: impl Future<Output = Result<(), dagster::Error>>,
-) -> anyhow::Result<T> {
-    let ended = AssertUnwindSafe(body).catch_unwind().await;
-    let stopped = stop.await;
-    let done = ended.unwrap_or_else(|panic| resume_unwind(panic))?;
-    stopped?;
-    Ok(done)
-}
-
 /// The ticks of a schedule or a sensor, oldest first, once they are as awaited.
 async fn ticks(
     suite: &Suite,
@@ -81,12 +70,35 @@ async fn ticks(
     }
 }
 
-/// Waits until at least so many runs of a job have a worker in the cluster, and names those that have, oldest first.
-async fn workers(suite: &Suite, job: &str, at_least: usize) -> anyhow::Result<Vec<RunId>> {
-    let awaited = format!("{at_least} workers of runs");
-    let enough = |jobs: &[_]| jobs.len() >= at_least;
-    let select = Select::Labels(Suite::workers_of_job(job));
-    let mut jobs = cluster::await_objects(suite.user_jobs(), &select, &awaited, DAEMON_LIMIT, enough).await?;
-    jobs.sort_by_key(ResourceExt::creation_timestamp);
-    Ok(jobs.iter().filter_map(Suite::run_of).collect())
+/// The runs of a job since a test began: it may have been run on this deployment before.
+struct Since<'a> {
+    suite: &'a Suite,
+    job: &'static str,
+    before: HashSet<RunId>,
+}
+
+impl<'a> Since<'a> {
+    async fn now(suite: &'a Suite, job: &'static str) -> anyhow::Result<Self> {
+        let of_job = ListParams::default().labels(&Suite::workers_of_job(job));
+        let jobs = suite.user_jobs().list(&of_job).await?.items;
+        Ok(Self { suite, job, before: jobs.iter().filter_map(Suite::run_of).collect() })
+    }
+
+    /// Whether a tick is of an earlier time, as its runs are.
+    fn precedes(&self, tick: &Tick) -> bool {
+        tick.run_ids.iter().any(|run| self.before.contains(run))
+    }
+
+    /// Waits until at least so many runs have a worker in the cluster, and names those that have, oldest first.
+    async fn workers(&self, at_least: usize) -> anyhow::Result<Vec<RunId>> {
+        let awaited = format!("{at_least} workers of runs of {}", self.job);
+        let runs = |jobs: &[Job]| -> Vec<RunId> {
+            jobs.iter().filter_map(Suite::run_of).filter(|run| !self.before.contains(run)).collect()
+        };
+        let enough = |jobs: &[Job]| runs(jobs).len() >= at_least;
+        let (all, select) = (self.suite.user_jobs(), Select::Labels(Suite::workers_of_job(self.job)));
+        let mut jobs = cluster::await_objects(all, &select, &awaited, DAEMON_LIMIT, enough).await?;
+        jobs.sort_by_key(ResourceExt::creation_timestamp);
+        Ok(runs(&jobs))
+    }
 }

@@ -7,7 +7,7 @@ use suite_support::{Run, RunStatus, Suite};
 use crate::{AT_ONCE, LONG, alone, working};
 
 /// The event of a run that is of this type; there is one.
-async fn event(suite: &Suite, run: &Run, kind: &str) -> anyhow::Result<Event> {
+pub(crate) async fn event(suite: &Suite, run: &Run, kind: &str) -> anyhow::Result<Event> {
     let mut events = suite.dagster.events(&run.run_id).await?;
     events.retain(|event| event.is(kind));
     assert_eq!(events.len(), 1, "{kind} of run {}", run.run_id);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use anyhow::bail;
 use suite_support::dagster::RunId;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Run, RunStatus, Suite};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use crate::{launch, workers};
+use crate::{Since, launch};
 
 async fn failed(suite: &Suite, run: &RunId) -> anyhow::Result<Run> {
     let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
@@ -17,9 +18,14 @@ async fn failed(suite: &Suite, run: &RunId) -> anyhow::Result<Run> {
 
 /// A tag that Dagster adds when the run has its status already, and tells nobody.
 async fn tag(suite: &Suite, run: &RunId, key: &str) -> anyhow::Result<String> {
+    let deadline = Instant::now() + CLUSTER_LIMIT;
     loop {
-        if let Some(value) = suite.dagster.run(run).await?.tag(key) {
+        let seen = suite.dagster.run(run).await?;
+        if let Some(value) = seen.tag(key) {
             return Ok(value.to_owned());
+        }
+        if Instant::now() >= deadline {
+            bail!("waited {} s in vain for the tag {key}: {seen:?}", CLUSTER_LIMIT.as_secs());
         }
         sleep(Duration::from_millis(250)).await;
     }
@@ -32,16 +38,17 @@ async fn a_run_that_fails_is_tried_again_as_often_as_its_tag_says() -> anyhow::R
 }
 
 async fn is_tried_once_more(suite: &Suite) -> anyhow::Result<()> {
+    let since = Since::now(suite, "failing_job").await?;
     let run = suite.dagster.launch(&launch("failing_job").tag("dagster/max_retries", "1")).await?;
     failed(suite, &run.run_id).await?;
-    let runs = workers(suite, "failing_job", 2).await?;
+    let runs = since.workers(2).await?;
     let [first, second] = &runs[..] else { panic!("not one run and one retry but {runs:?}") };
     assert_eq!(first, &run.run_id);
     let retry = failed(suite, second).await?;
     assert_eq!(retry.tag("dagster/retry_number"), Some("1"));
     assert_eq!(retry.tag("dagster/parent_run_id"), Some(first.as_str()));
     assert_eq!(retry.tag("dagster/root_run_id"), Some(first.as_str()));
-    let will_retry = timeout(CLUSTER_LIMIT, tag(suite, second, "dagster/will_retry")).await??;
+    let will_retry = tag(suite, second, "dagster/will_retry").await?;
     assert_eq!(will_retry, "false");
     // Not its tag `dagster/auto_retry_run_id`: Dagster's processes write a run's tags as a whole, and that one can be lost.
     let told = suite.dagster.events(first).await?;

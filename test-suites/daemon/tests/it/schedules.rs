@@ -6,7 +6,7 @@ use suite_support::dagster::{Instigator, Tick};
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
 
-use crate::{REPOSITORY, afterwards, ticks, workers};
+use crate::{REPOSITORY, Since, ticks};
 
 #[tokio::test]
 async fn a_schedule_makes_one_run_for_each_of_its_ticks() -> anyhow::Result<()> {
@@ -15,23 +15,25 @@ async fn a_schedule_makes_one_run_for_each_of_its_ticks() -> anyhow::Result<()> 
 }
 
 async fn each_tick_has_one(suite: &Suite) -> anyhow::Result<()> {
+    let since = Since::now(suite, "scheduled_job").await?;
     let schedule = suite.dagster.start_schedule(&REPOSITORY, "each_minute").await?;
-    afterwards(workers(suite, "scheduled_job", 2), suite.dagster.stop_schedule(&schedule)).await?;
-    for run in each_tick_has_one_run(suite, &schedule, "scheduled_job").await? {
+    suite.afterwards(since.workers(2), async || suite.dagster.stop_schedule(&schedule).await).await?;
+    for run in each_tick_has_one_run(&since, &schedule).await? {
         assert_eq!(run.tag("dagster/schedule_name"), Some("each_minute"));
     }
     Ok(())
 }
 
-/// A schedule that was stopped has ticked each minute, at least twice, and each time it has made one run, which succeeds; the job has
-/// no others.
+/// A schedule that was stopped has ticked each minute, at least twice, and each time it has made one run, which succeeds; its job has
+/// no others since then.
 pub(crate) async fn each_tick_has_one_run(
-    suite: &Suite,
+    since: &Since<'_>,
     schedule: &Instigator,
-    job: &str,
 ) -> anyhow::Result<Vec<Run>> {
+    let suite = since.suite;
     let none_under_way = |ticks: &[Tick]| ticks.iter().all(|tick| tick.status != "STARTED");
-    let ticks = ticks(suite, schedule, "no tick to be under way", none_under_way).await?;
+    let mut ticks = ticks(suite, schedule, "no tick to be under way", none_under_way).await?;
+    ticks.retain(|tick| !since.precedes(tick));
     assert!(ticks.len() >= 2, "{ticks:?}");
     let mut made = Vec::new();
     for run in ticks.iter().flat_map(|tick| &tick.run_ids) {
@@ -39,7 +41,7 @@ pub(crate) async fn each_tick_has_one_run(
         assert_eq!(ended.status, RunStatus::Success);
         made.push(ended);
     }
-    let launched: HashSet<_> = workers(suite, job, made.len()).await?.into_iter().collect();
+    let launched: HashSet<_> = since.workers(made.len()).await?.into_iter().collect();
     assert_eq!(launched, made.iter().map(|run| run.run_id.clone()).collect(), "{ticks:?}");
     for tick in &ticks {
         assert_eq!((tick.timestamp % 60.0, tick.run_ids.len()), (0.0, 1), "{tick:?}");

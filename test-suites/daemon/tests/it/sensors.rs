@@ -1,9 +1,12 @@
 //! Sensors.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use suite_support::dagster::Instigator;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunId, RunStatus, Suite};
 
-use crate::{REPOSITORY, afterwards, workers};
+use crate::{REPOSITORY, Since};
 
 #[tokio::test]
 async fn a_run_that_a_sensor_asks_for_again_is_made_once() -> anyhow::Result<()> {
@@ -12,17 +15,35 @@ async fn a_run_that_a_sensor_asks_for_again_is_made_once() -> anyhow::Result<()>
 }
 
 async fn each_key_has_one(suite: &Suite) -> anyhow::Result<()> {
-    let sensor = suite.dagster.start_sensor(&REPOSITORY, "keyed_sensor").await?;
+    let since = Since::now(suite, "sensed_job").await?;
+    let asker = unique_asker();
+    let sensor = start_keyed_sensor(suite, "keyed_sensor", &asker).await?;
     // The second is of the third look, so the first was asked for at all three.
-    let made = afterwards(workers(suite, "sensed_job", 2), suite.dagster.stop_sensor(&sensor)).await?;
-    for run in each_key_has_one_run(suite, &made).await? {
+    let stop = async || suite.dagster.stop_sensor(&sensor).await;
+    let made = suite.afterwards(since.workers(2), stop).await?;
+    for run in each_key_has_one_run(suite, &asker, &made).await? {
         assert_eq!(run.tag("dagster/sensor_name"), Some("keyed_sensor"));
     }
     Ok(())
 }
 
+/// The first part of a sensor's keys: Dagster makes one run for a key for all time, and this may not be the first time that the test runs.
+pub(crate) fn unique_asker() -> String {
+    format!("{:?}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Has a keyed sensor ask under keys that begin so, and counts its looks from now on.
+pub(crate) async fn start_keyed_sensor(suite: &Suite, name: &str, asker: &str) -> anyhow::Result<Instigator> {
+    suite.dagster.set_cursor(&REPOSITORY, name, &format!("{asker} 0")).await?;
+    Ok(suite.dagster.start_sensor(&REPOSITORY, name).await?)
+}
+
 /// These are the runs that a keyed sensor asks for until its third look, one for each key, and they succeed.
-pub(crate) async fn each_key_has_one_run(suite: &Suite, made: &[RunId]) -> anyhow::Result<Vec<Run>> {
+pub(crate) async fn each_key_has_one_run(
+    suite: &Suite,
+    asker: &str,
+    made: &[RunId],
+) -> anyhow::Result<Vec<Run>> {
     let mut runs = Vec::new();
     for run in made {
         let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
@@ -33,6 +54,6 @@ pub(crate) async fn each_key_has_one_run(suite: &Suite, made: &[RunId]) -> anyho
         runs.iter().map(|run| run.tag("dagster/run_key").unwrap_or_default().to_owned()).collect();
     // They come by the second in which they were launched, which may be the same.
     keys.sort();
-    assert_eq!(keys, ["asked for at each look", "asked for at the third look"]);
+    assert_eq!(keys, ["at each look", "at the third look"].map(|when| format!("{asker} {when}")));
     Ok(runs)
 }

@@ -22,22 +22,30 @@ async fn pod(pods: &Api<Pod>, labels: &str) -> anyhow::Result<Pod> {
     Ok(only(&found, labels).clone())
 }
 
+async fn deployment(suite: &Suite, namespace: &str, labels: &str) -> anyhow::Result<Deployment> {
+    let all: Api<Deployment> = Api::namespaced(suite.client().clone(), namespace);
+    let found = all.list(&ListParams::default().labels(labels)).await?.items;
+    Ok(only(&found, labels).clone())
+}
+
 #[tokio::test]
-async fn annotations_are_on_every_pod_and_service() -> anyhow::Result<()> {
+async fn annotations_are_on_every_deployment_pod_and_service() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
-    for (pods, labels, expected) in [
-        (suite.system_pods(), WEBSERVER, "webserver-pod-annotation"),
-        (suite.system_pods(), DAEMON, "daemon-pod-annotation"),
-        (suite.user_pods(), CODE_SERVER, "ucd-1-pod-annotation"),
-    ] {
-        let pod = pod(&pods, labels).await?;
-        let found = pod.annotations().get(MARK).map(String::as_str);
-        assert_eq!(found, Some(expected), "{labels}");
-    }
+    let (user, system) = (suite.contract.namespace("user")?, suite.contract.namespace("system")?);
     for (namespace, labels, expected) in [
-        (suite.contract.namespace("system")?, WEBSERVER, "webserver-svc-annotation"),
-        (suite.contract.namespace("user")?, CODE_SERVER, "ucd-1-svc-annotation"),
+        (system, WEBSERVER, "webserver-pod-annotation"),
+        (system, DAEMON, "daemon-pod-annotation"),
+        (user, CODE_SERVER, "ucd-1-pod-annotation"),
     ] {
+        let of_deployment = deployment(&suite, namespace, labels).await?;
+        let of_pod = pod(&Api::namespaced(suite.client().clone(), namespace), labels).await?;
+        for annotations in [of_deployment.annotations(), of_pod.annotations()] {
+            assert_eq!(annotations.get(MARK).map(String::as_str), Some(expected), "{labels}");
+        }
+    }
+    for (namespace, labels, expected) in
+        [(system, WEBSERVER, "webserver-svc-annotation"), (user, CODE_SERVER, "ucd-1-svc-annotation")]
+    {
         let services: Api<Service> = Api::namespaced(suite.client().clone(), namespace);
         let mut services = services.list(&ListParams::default().labels(labels)).await?.items;
         // Beside the chart's own there may be those of a forward.
@@ -59,10 +67,8 @@ async fn labels_are_on_every_deployment_and_its_pods() -> anyhow::Result<()> {
         (system, DAEMON, MARK, "daemon-label", "daemon-pod-label"),
         (user, CODE_SERVER, "layer", "location", "location"),
     ] {
-        let deployments: Api<Deployment> = Api::namespaced(suite.client().clone(), namespace);
-        let deployments = deployments.list(&ListParams::default().labels(labels)).await?.items;
-        let found = only(&deployments, labels).labels().get(key).map(String::as_str);
-        assert_eq!(found, Some(of_deployment), "{labels}");
+        let deployment = deployment(&suite, namespace, labels).await?;
+        assert_eq!(deployment.labels().get(key).map(String::as_str), Some(of_deployment), "{labels}");
         let pods: Api<Pod> = Api::namespaced(suite.client().clone(), namespace);
         let pod = pod(&pods, labels).await?;
         assert_eq!(pod.labels().get(key).map(String::as_str), Some(of_pod), "{labels}");

@@ -51,7 +51,11 @@ async fn a_tag_of_the_job_makes_the_run_s_pod_and_one_of_the_run_takes_its_place
         .succeeded(job(), async |run| {
             let (_, pod) = suite.completed(run).await?;
             assert_eq!(layer(&pod), Some("AT_JOB"));
-            assert_eq!(variable(only_container(&pod), "AT_JOB"), Some("yes"));
+            let container = only_container(&pod);
+            assert_eq!(variable(container, "AT_JOB"), Some("yes"));
+            let (maps, secrets) = sources(container);
+            assert!(maps.contains(&"test-other-env-configmap"), "{maps:?}");
+            assert!(secrets.contains(&"test-other-env-secret"), "{secrets:?}");
             Ok(())
         })
         .await?;
@@ -61,7 +65,11 @@ async fn a_tag_of_the_job_makes_the_run_s_pod_and_one_of_the_run_takes_its_place
             let (_, pod) = suite.completed(run).await?;
             assert_eq!(layer(&pod), Some("AT_RUN"));
             // A tag has one value: Dagster does not merge the two.
-            assert_eq!(variable(only_container(&pod), "AT_JOB"), None);
+            let container = only_container(&pod);
+            assert_eq!(variable(container, "AT_JOB"), None);
+            let (maps, secrets) = sources(container);
+            assert!(!maps.contains(&"test-other-env-configmap"), "{maps:?}");
+            assert!(!secrets.contains(&"test-other-env-secret"), "{secrets:?}");
             Ok(())
         })
         .await
@@ -72,7 +80,7 @@ fn level(name: &str, number: u32, image: &str) -> Value {
     let own = own(name);
     let mut said = json!({
         "container_config": {
-            "env": [{"name": name, "value": "yes"}],
+            "env": [{"name": name, "value": "yes"}, {"name": "LEVEL", "value": name}],
             "env_from": [
                 {"config_map_ref": {"name": own, "optional": true}},
                 {"secret_ref": {"name": own, "optional": true}},
@@ -159,6 +167,7 @@ async fn of_several_levels_the_narrowest_wins_and_all_add() -> anyhow::Result<()
     let image = suite.contract.image("dagster-test")?;
     let mut of_executor = level("AT_EXECUTOR", 42, image);
     of_executor["pod_spec_config"]["service_account_name"] = json!("default");
+    of_executor["container_config"]["env_from"] = json!([{"config_map_ref": {"name": "test-other-env-configmap"}}, {"config_map_ref": {"name": "at-executor", "optional": true}}, {"secret_ref": {"name": "at-executor", "optional": true}}]);
     let mut of_step = level("AT_STEP", 44, image);
     of_step["pod_spec_config"]["service_account_name"] = json!("default");
     let steps = json!({"step_k8s_config": of_executor, "per_step_k8s_config": {"named_op": of_step}});
@@ -184,6 +193,14 @@ async fn of_several_levels_the_narrowest_wins_and_all_add() -> anyhow::Result<()
                 assert_eq!((layer(pod), account(pod)), (Some(label), Some(of_account)), "{op}");
                 // A run's tag is for the run's pod alone.
                 made_of(pod, levels, number);
+            }
+            let events = suite.dagster.events(&run.run_id).await?;
+            for told in [
+                "plain_op sees AT_EXECUTOR, bazquux, nothing",
+                "tagged_op sees AT_OP, bazquux, bazquux",
+                "named_op sees AT_STEP, bazquux, bazquux",
+            ] {
+                assert!(events.iter().any(|event| event.message == told), "no step tells: {told}");
             }
             Ok(())
         })

@@ -119,6 +119,17 @@ impl Dagster {
         Ok(Instigator { id: started.state.id, selector: of.select("name", name) })
     }
 
+    /// Sets what a sensor is given at its next look.
+    ///
+    /// # Errors
+    /// There is no such sensor.
+    pub async fn set_cursor(&self, of: &Repository<'_>, sensor: &str, cursor: &str) -> Result<(), Error> {
+        let operation = format!("set the cursor of sensor {sensor}");
+        let variables = json!({"selector": of.select("sensorName", sensor), "cursor": cursor});
+        let answer = self.ask(&operation, SET_CURSOR, variables).await?;
+        answer::member::<Value>(&operation, answer, "Sensor").map(drop)
+    }
+
     /// Switches a sensor off; the runs that it has made go on.
     ///
     /// # Errors
@@ -189,6 +200,14 @@ const START_SENSOR: &str = "mutation ($selector: SensorSelector!) {
   startSensor(sensorSelector: $selector) {
     __typename
     ... on Sensor { sensorState { id } }
+    ... on Error { message }
+    ... on PythonError { stack }
+  }
+}";
+
+const SET_CURSOR: &str = "mutation ($selector: SensorSelector!, $cursor: String!) {
+  setSensorCursor(sensorSelector: $selector, cursor: $cursor) {
+    __typename
     ... on Error { message }
     ... on PythonError { stack }
   }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
+use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use xshell::{Shell, cmd};
@@ -228,15 +229,7 @@ pub(super) async fn run(args: &BenchSuites, env: &Env) -> Result<Exit> {
 
 /// More and more variants at once, each with a deployment of its own.
 async fn growth(runs: &Runs<'_>, files: &Files) -> Result<Vec<Measured>> {
-    let mut deployed: Vec<Suite> = Vec::new();
-    for (folder, file) in files.suites.iter().filter(|(_, file)| file.variants().len() > 1) {
-        for variant in file.variants() {
-            let suite = file.resolve(folder, variant)?;
-            if !deployed.iter().any(|other| groups::deploy_the_same(other, &suite)) {
-                deployed.push(suite);
-            }
-        }
-    }
+    let deployed = variants_apart(files)?;
     let mut measured = Vec::new();
     for count in GROWTH {
         let Some(chosen) = deployed.get(..count) else { break };
@@ -246,6 +239,28 @@ async fn growth(runs: &Runs<'_>, files: &Files) -> Result<Vec<Measured>> {
         measured.push(runs.run(&format!("growth-{count}"), &Vec::from_iter(names), &variants, &[]).await?);
     }
     Ok(measured)
+}
+
+/// Suites and variants of which each deploys something of its own. All have the same variants, so that some of both can be asked for
+/// in one command: those that most suites have.
+fn variants_apart(files: &Files) -> Result<Vec<Suite>> {
+    let mut alike: IndexMap<Vec<&str>, Vec<_>> = IndexMap::new();
+    for suite in files.suites.iter().filter(|(_, file)| file.variants().len() > 1) {
+        alike.entry(suite.1.variants()).or_default().push(suite);
+    }
+    let mut deployed: Vec<Suite> = Vec::new();
+    let Some((variants, suites)) = alike.into_iter().rev().max_by_key(|(_, suites)| suites.len()) else {
+        return Ok(deployed);
+    };
+    for (folder, file) in suites {
+        for variant in &variants {
+            let suite = file.resolve(folder, variant)?;
+            if !deployed.iter().any(|other| groups::deploy_the_same(other, &suite)) {
+                deployed.push(suite);
+            }
+        }
+    }
+    Ok(deployed)
 }
 
 #[derive(Debug, Serialize)]
@@ -347,6 +362,19 @@ mod tests {
             passed: 3,
             failed: 0,
             failures: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn variants_that_grow_are_of_suites_that_have_all_of_them() {
+        let files = Files::load(&Workspace::here(), &[]).unwrap();
+        let deployed = variants_apart(&files).unwrap();
+        assert!(deployed.len() >= GROWTH[GROWTH.len() - 1], "{}", deployed.len());
+        for suite in &deployed {
+            let file = files.suites.iter().find(|(folder, _)| *folder == suite.folder).map(|(_, file)| file);
+            for other in &deployed {
+                assert!(file.unwrap().variants().contains(&other.variant.as_str()), "{}", suite.id());
+            }
         }
     }
 

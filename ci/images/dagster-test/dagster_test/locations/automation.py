@@ -70,18 +70,21 @@ def lettered_job():
 
 
 def keyed_sensor(name, target):
-    """At each look it asks for one run under the same key, and at the third for one more: once that is there, the first key was asked for three times."""
+    """At each look it asks for one run under the same key, and at the third for one more: once that is there, the first key was asked for three times.
+
+    Its cursor is how keys begin and how many looks there were.
+    """
 
     @sensor(name=name, job=target, minimum_interval_seconds=2)
     def asks_again(context):
-        look = int(context.cursor or 0) + 1
-        context.update_cursor(str(look))
-        yield RunRequest(run_key="asked for at each look")
+        asker, looks = context.cursor.rsplit(" ", 1)
+        look = int(looks) + 1
+        context.update_cursor(f"{asker} {look}")
+        yield RunRequest(run_key=f"{asker} at each look")
         if look == 3:
-            yield RunRequest(run_key="asked for at the third look")
+            yield RunRequest(run_key=f"{asker} at the third look")
 
     return asks_again
-
 
 
 @repository

@@ -155,6 +155,13 @@ async fn contradictions_are_refused_with_what_to_do() -> anyhow::Result<()> {
         ),
         (celery(json!({"redis": {"enabled": true}})), "name your own server in redis.host"),
         (json!({"flower": {"enabled": true}}), "switch it off, or use CeleryK8sRunLauncher"),
+        (
+            json!({
+                "concurrency": {"enabled": true, "runs": {"maxConcurrentRuns": 1}},
+                "dagsterDaemon": {"runCoordinator": {"config": {"queuedRunCoordinator": {"maxConcurrentRuns": 1}}}},
+            }),
+            "give them in one of the two",
+        ),
         (launcher(json!({"kubeconfigFile": "/a"})), "set loadInclusterConfig to false"),
         (json!({"runLauncher": {"type": "CustomRunLauncher"}}), "missing property 'customRunLauncher'"),
         (json!({"scheduler": {"type": "CustomScheduler"}}), "missing property 'customScheduler'"),

@@ -6,14 +6,14 @@ use crate::helm::{Chart, NAMESPACE, render, render_as};
 use crate::manifests::{Manifests, name};
 use crate::values::documents;
 
-/// The rights of the system and of the runs, verb by verb.
+/// The rights of the system and of the runs, verb by verb: the calls that dagster_k8s and dagster_celery_k8s 0.29 make, by their sources.
 pub(crate) fn rules() -> Value {
     json!([
-        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "list", "watch", "delete"]},
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "list", "delete"]},
         {"apiGroups": ["batch"], "resources": ["jobs/status"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get", "list", "watch", "delete"]},
-        {"apiGroups": [""], "resources": ["pods/log", "pods/status"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["create", "get", "list", "delete"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
     ])
 }
 
@@ -67,6 +67,14 @@ async fn the_rights_follow_the_runs_into_their_namespace() -> anyhow::Result<()>
         check(&manifests, &format!("{NAMESPACE}-dagster"), &json!("runs"), &["dagster"]);
         assert_eq!(manifests.names("Role").len(), 3);
     }
+    // Nothing starts beside the system when its code servers are elsewhere too.
+    let elsewhere = json!({
+        "runLauncher": {"config": {"k8sRunLauncher": runs}},
+        "dagster-user-deployments": {"enableSubchart": false},
+    });
+    let manifests = render(elsewhere).await?;
+    check(&manifests, &format!("{NAMESPACE}-dagster"), &json!("runs"), &["dagster"]);
+    assert_eq!(manifests.names("Role").len(), 1);
     Ok(())
 }
 

@@ -1,12 +1,15 @@
 """Runs and steps whose pods are configured at different levels. Of the steps one with nothing of its own, one by its op's tags, one by its op's tags and, at launch, by its key."""
 
+import os
+
 from dagster import graph, op
 
 # As what the test writes at the other levels, but for labels, and for containers, which would need an image.
 OP_CONFIG = {
     "container_config": {
-        "env": [{"name": "AT_OP", "value": "yes"}],
+        "env": [{"name": "AT_OP", "value": "yes"}, {"name": "LEVEL", "value": "AT_OP"}],
         "env_from": [
+            {"secret_ref": {"name": "test-other-env-secret"}},
             {"config_map_ref": {"name": "at-op", "optional": True}},
             {"secret_ref": {"name": "at-op", "optional": True}},
         ],
@@ -25,24 +28,37 @@ OP_CONFIG = {
 
 # What a job's definition says of the run's pod.
 JOB_CONFIG = {
-    "container_config": {"env": [{"name": "AT_JOB", "value": "yes"}]},
+    "container_config": {
+        "env": [{"name": "AT_JOB", "value": "yes"}],
+        "env_from": [
+            {"config_map_ref": {"name": "test-other-env-configmap"}},
+            {"secret_ref": {"name": "test-other-env-secret"}},
+        ],
+    },
     "pod_template_spec_metadata": {"labels": {"layer": "AT_JOB"}},
 }
 
 
+def tell(context) -> None:
+    """What different levels set: a variable that each does, one of the executor's ConfigMap, one of the op's Secret."""
+    names = ["LEVEL", "TEST_OTHER_ENV_VAR", "TEST_OTHER_SECRET_ENV_VAR"]
+    seen = ", ".join(os.environ.get(name, "nothing") for name in names)
+    context.log.info(f"{context.op.name} sees {seen}")
+
+
 @op
-def plain_op() -> None:
-    pass
+def plain_op(context) -> None:
+    tell(context)
 
 
 @op(tags={"dagster-k8s/config": OP_CONFIG})
-def tagged_op() -> None:
-    pass
+def tagged_op(context) -> None:
+    tell(context)
 
 
 @op(tags={"dagster-k8s/config": OP_CONFIG})
-def named_op() -> None:
-    pass
+def named_op(context) -> None:
+    tell(context)
 
 
 @graph
