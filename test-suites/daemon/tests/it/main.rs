@@ -16,7 +16,7 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 use suite_support::cluster::{self, Select};
-use suite_support::dagster::{Instigator, Repository, RunId, Tick};
+use suite_support::dagster::{self, Instigator, Repository, RunId, Tick};
 use suite_support::{Launch, Suite};
 use tokio::time::{Instant, sleep};
 
@@ -48,28 +48,6 @@ fn alone(value: &str, seconds: u32) -> Launch {
     working(seconds).tag("alone", value)
 }
 
-/// The ticks of a schedule or a sensor, oldest first, once they are as awaited.
-async fn ticks(
-    suite: &Suite,
-    of: &Instigator,
-    awaited: &str,
-    so: impl Fn(&[Tick]) -> bool,
-) -> anyhow::Result<Vec<Tick>> {
-    let deadline = Instant::now() + DAEMON_LIMIT;
-    loop {
-        let mut ticks = suite.dagster.ticks(of).await?;
-        ticks.sort_by(|one, other| one.timestamp.total_cmp(&other.timestamp));
-        if so(&ticks) {
-            return Ok(ticks);
-        }
-        if Instant::now() >= deadline {
-            bail!("waited {} s in vain for {awaited}: {ticks:?}", DAEMON_LIMIT.as_secs());
-        }
-        // Dagster tells nobody of a tick.
-        sleep(Duration::from_millis(250)).await;
-    }
-}
-
 /// The runs of a job since a test began: it may have been run on this deployment before.
 struct Since<'a> {
     suite: &'a Suite,
@@ -84,9 +62,33 @@ impl<'a> Since<'a> {
         Ok(Self { suite, job, before: jobs.iter().filter_map(Suite::run_of).collect() })
     }
 
-    /// Whether a tick is of an earlier time, as its runs are.
-    fn precedes(&self, tick: &Tick) -> bool {
-        tick.run_ids.iter().any(|run| self.before.contains(run))
+    /// The ticks of a schedule or a sensor of the job, oldest first; of those that made no run, earlier ones too.
+    async fn ticks(&self, of: &Instigator) -> Result<Vec<Tick>, dagster::Error> {
+        let mut ticks = self.suite.dagster.ticks(of).await?;
+        ticks.retain(|tick| !tick.run_ids.iter().any(|run| self.before.contains(run)));
+        ticks.sort_by(|one, other| one.timestamp.total_cmp(&other.timestamp));
+        Ok(ticks)
+    }
+
+    /// These ticks, once they are as awaited.
+    async fn await_ticks(
+        &self,
+        of: &Instigator,
+        awaited: &str,
+        so: impl Fn(&[Tick]) -> bool,
+    ) -> anyhow::Result<Vec<Tick>> {
+        let deadline = Instant::now() + DAEMON_LIMIT;
+        loop {
+            let ticks = self.ticks(of).await?;
+            if so(&ticks) {
+                return Ok(ticks);
+            }
+            if Instant::now() >= deadline {
+                bail!("waited {} s in vain for {awaited}: {ticks:?}", DAEMON_LIMIT.as_secs());
+            }
+            // Dagster tells nobody of a tick.
+            sleep(Duration::from_millis(250)).await;
+        }
     }
 
     /// Waits until at least so many runs have a worker in the cluster, and names those that have, oldest first.

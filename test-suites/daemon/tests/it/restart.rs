@@ -11,7 +11,7 @@ use suite_support::{RunId, RunStatus, Suite};
 use crate::queue::{end, event, started};
 use crate::schedules::each_tick_has_one_run;
 use crate::sensors::{each_key_has_one_run, start_keyed_sensor, unique_asker};
-use crate::{DAEMON_LIMIT, LONG, REPOSITORY, Since, alone, ticks};
+use crate::{DAEMON_LIMIT, LONG, REPOSITORY, Since, alone};
 
 const DAEMON: &str = "component=dagster-daemon";
 
@@ -39,9 +39,9 @@ async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
     let ticked = async {
         let sensed = the_queue_and_a_sensor_go_on(suite, &asker).await?;
         // Once more, now that there is another daemon.
-        let before = suite.dagster.ticks(&schedule).await?.len();
+        let before = since.ticks(&schedule).await?.len();
         let again = |ticks: &[Tick]| ticks.len() > before.max(1);
-        ticks(suite, &schedule, "another tick of the schedule", again).await?;
+        since.await_ticks(&schedule, "another tick of the schedule", again).await?;
         Ok(sensed)
     };
     let stop = async || suite.dagster.stop_schedule(&schedule).await;
@@ -61,9 +61,9 @@ async fn the_queue_and_a_sensor_go_on(suite: &Suite, asker: &str) -> anyhow::Res
         .with_runs([alone("restart", LONG), alone("restart", 0)], async |[first, waiting]| {
             started(suite, first).await?;
             let sensor = start_keyed_sensor(suite, "keyed_sensor_of_restart", asker).await?;
-            let before = suite.dagster.ticks(&sensor).await?.len();
+            let before = since.ticks(&sensor).await?.len();
             let body = async {
-                ticks(suite, &sensor, "a look of the sensor", |ticks| ticks.len() > before).await?;
+                since.await_ticks(&sensor, "a look of the sensor", |ticks| ticks.len() > before).await?;
                 replace_daemon(suite).await?;
                 assert_eq!(suite.dagster.run(&waiting.run_id).await?.status, RunStatus::Queued);
                 end(suite, first).await?;

@@ -6,7 +6,7 @@ use suite_support::dagster::{Instigator, Tick};
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
 
-use crate::{REPOSITORY, Since, ticks};
+use crate::{REPOSITORY, Since};
 
 #[tokio::test]
 async fn a_schedule_makes_one_run_for_each_of_its_ticks() -> anyhow::Result<()> {
@@ -30,14 +30,12 @@ pub(crate) async fn each_tick_has_one_run(
     since: &Since<'_>,
     schedule: &Instigator,
 ) -> anyhow::Result<Vec<Run>> {
-    let suite = since.suite;
     let none_under_way = |ticks: &[Tick]| ticks.iter().all(|tick| tick.status != "STARTED");
-    let mut ticks = ticks(suite, schedule, "no tick to be under way", none_under_way).await?;
-    ticks.retain(|tick| !since.precedes(tick));
+    let ticks = since.await_ticks(schedule, "no tick to be under way", none_under_way).await?;
     assert!(ticks.len() >= 2, "{ticks:?}");
     let mut made = Vec::new();
     for run in ticks.iter().flat_map(|tick| &tick.run_ids) {
-        let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
+        let ended = since.suite.dagster.await_end(run, RUN_LIMIT).await?;
         assert_eq!(ended.status, RunStatus::Success);
         made.push(ended);
     }
