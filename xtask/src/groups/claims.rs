@@ -217,11 +217,8 @@ mod tests {
 
     #[test]
     fn what_namespaces_do_not_keep_apart_is_claimed() {
-        let claims = Claims::of(
-                &["kind: ClusterRole\nmetadata: {name: reader}\n---\nkind: Role\nmetadata: {name: reader}\n---\nkind: Service\nspec: {ports: [{nodePort: 30080}]}\n---\nkind: Deployment\nspec: {template: {spec: {volumes: [{hostPath: {path: /var/x}}]}}}\n---\nkind: Role\nmetadata: {name: leader, namespace: kube-system}\n---\nkind: Role\nmetadata: {name: own, namespace: mine}\n---\nkind: DaemonSet\nspec: {template: {spec: {hostNetwork: true, containers: [{ports: [{containerPort: 9100}]}]}}}\n"],
-                &["mine"],
-            )
-            .unwrap();
+        let manifest = "kind: ClusterRole\nmetadata: {name: reader}\n---\nkind: Role\nmetadata: {name: reader}\n---\nkind: Service\nspec: {ports: [{nodePort: 30080}]}\n---\nkind: Deployment\nspec: {template: {spec: {volumes: [{hostPath: {path: /var/x}}]}}}\n---\nkind: Role\nmetadata: {name: leader, namespace: kube-system}\n---\nkind: Role\nmetadata: {name: own, namespace: mine}\n---\nkind: DaemonSet\nspec: {template: {spec: {hostNetwork: true, containers: [{ports: [{containerPort: 9100}]}]}}}\n";
+        let claims = Claims::of(&[manifest], &["mine"]).unwrap();
         let sole: Vec<&str> = claims.sole.iter().map(String::as_str).collect();
         let expected = [
             "the ClusterRole reader",
@@ -252,11 +249,8 @@ mod tests {
 
     #[test]
     fn the_pods_of_all_replicas_are_counted() {
-        let claims = Claims::of(
-                &["kind: Deployment\nspec: {replicas: 2, template: {spec: {containers: [{resources: {requests: {cpu: 50m, memory: 1Mi}}}, {resources: {requests: {cpu: 1}}}]}}}\n---\nkind: Pod\nspec: {containers: [{}]}\n"],
-                &[],
-            )
-            .unwrap();
+        let manifest = "kind: Deployment\nspec: {replicas: 2, template: {spec: {containers: [{resources: {requests: {cpu: 50m, memory: 1Mi}}}, {resources: {requests: {cpu: 1}}}]}}}\n---\nkind: Pod\nspec: {containers: [{}]}\n";
+        let claims = Claims::of(&[manifest], &[]).unwrap();
         assert_eq!(claims.asks, Resources { cpu: 2100, memory: 2 * 1024 * 1024 });
     }
 
