@@ -1,10 +1,17 @@
 //! The queue of runs.
 
+use std::time::Duration;
+
 use suite_support::dagster::Event;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
+use tokio::time::sleep;
 
 use crate::{AT_ONCE, LONG, alone, working};
+
+/// In this time the queue looks several times what it may take: each second, by this suite's values. A run that waits still was passed
+/// over.
+const LOOKS: Duration = Duration::from_secs(10);
 
 /// The event of a run that is of this type; there is one.
 pub(crate) async fn event(suite: &Suite, run: &Run, kind: &str) -> anyhow::Result<Event> {
@@ -43,6 +50,7 @@ async fn a_run_waits_in_the_queue_until_its_limit_leaves_room() -> anyhow::Resul
             started(&suite, first).await?;
             suite
                 .with_run(alone("limit", 0), async |second| {
+                    sleep(LOOKS).await;
                     assert_eq!(suite.dagster.run(&second.run_id).await?.status, RunStatus::Queued);
                     end(&suite, first).await?;
                     succeeds(&suite, second).await?;
