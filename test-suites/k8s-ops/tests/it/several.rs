@@ -28,7 +28,10 @@ async fn an_op_that_comes_after_another_runs_its_job_later() -> anyhow::Result<(
             assert_eq!(says(&suite, &second, "dagster").await?, ["GOODBYE"]);
             let ended = first.status.as_ref().and_then(|status| status.completion_time.clone());
             let made = second.creation_timestamp();
-            assert!(ended.is_some() && ended <= made, "the first ended {ended:?}, the second was made {made:?}");
+            assert!(
+                ended.is_some() && ended <= made,
+                "the first ended {ended:?}, the second was made {made:?}"
+            );
             Ok(())
         })
         .await
