@@ -167,7 +167,8 @@ async fn of_several_levels_the_narrowest_wins_and_all_add() -> anyhow::Result<()
     let image = suite.contract.image("dagster-test")?;
     let mut of_executor = level("AT_EXECUTOR", 42, image);
     of_executor["pod_spec_config"]["service_account_name"] = json!("default");
-    of_executor["container_config"]["env_from"] = json!([{"config_map_ref": {"name": "test-other-env-configmap"}}, {"config_map_ref": {"name": "at-executor", "optional": true}}, {"secret_ref": {"name": "at-executor", "optional": true}}]);
+    let env_from = of_executor["container_config"]["env_from"].as_array_mut().unwrap();
+    env_from.push(json!({"config_map_ref": {"name": "test-other-env-configmap"}}));
     let mut of_step = level("AT_STEP", 44, image);
     of_step["pod_spec_config"]["service_account_name"] = json!("default");
     let steps = json!({"step_k8s_config": of_executor, "per_step_k8s_config": {"named_op": of_step}});
