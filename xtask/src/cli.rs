@@ -150,9 +150,12 @@ pub enum New {
 pub struct NewSuite {
     /// The suite's name
     pub name: String,
-    /// The folder of the chart that it deploys
+    /// The chart that it deploys: its folder, or its package, a .tgz
     #[arg(long, value_name = "PATH")]
     pub chart: Utf8PathBuf,
+    /// A values file that the chart needs; may be given several times, later ones win
+    #[arg(long, value_name = "FILE")]
+    pub values: Vec<Utf8PathBuf>,
 }
 
 /// `schema`.

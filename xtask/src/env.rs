@@ -46,6 +46,8 @@ pub mod suite {
     pub const HELM: &str = "K8S_TEST_HELM";
     /// A folder for what the test wants kept.
     pub const ARTIFACTS: &str = "K8S_TEST_ARTIFACTS";
+    /// Where a command may write a JUnit file, whose cases are then the suite's tests.
+    pub const JUNIT: &str = "K8S_TEST_JUNIT";
     /// In seconds, how long the test may take before it is ended.
     pub const TIMEOUT: &str = "K8S_TEST_TIMEOUT";
     /// `K8S_TEST_NAMESPACE_<ROLE>`.

@@ -11,6 +11,8 @@ use xshell::{Shell, cmd};
 use crate::cmd::Run;
 use crate::config::tools::Version;
 
+mod dependencies;
+
 const QUICK: Duration = Duration::from_secs(60);
 
 /// A helm program and the cluster it works on.
@@ -37,6 +39,8 @@ pub struct Install<'a> {
     pub values: &'a [Utf8PathBuf],
     /// More arguments.
     pub args: &'a [String],
+    /// The folder that helm runs in, by which paths in `args` go; all other paths are absolute.
+    pub folder: &'a Utf8Path,
     /// Labels of the release itself.
     pub labels: &'a BTreeMap<String, String>,
 }
@@ -46,17 +50,6 @@ pub struct Install<'a> {
 struct Release {
     #[serde(default)]
     manifest: String,
-}
-
-#[derive(Deserialize)]
-struct Chart {
-    #[serde(default)]
-    dependencies: Vec<Dependency>,
-}
-
-#[derive(Deserialize)]
-struct Dependency {
-    name: String,
 }
 
 /// The version of a helm program.
@@ -78,6 +71,7 @@ impl Helm {
         let Install { name, namespace, chart, args, .. } = *install;
         let values = value_flags(install.values);
         let sh = Shell::new()?;
+        sh.change_dir(install.folder);
         let program = &self.program;
         let command =
             cmd!(sh, "{program} template {name} {chart} --namespace {namespace} {values...} {args...}");
@@ -93,6 +87,7 @@ impl Helm {
         let Install { name, namespace, chart, args, .. } = *install;
         let values = value_flags(install.values);
         let sh = Shell::new()?;
+        sh.change_dir(install.folder);
         let program = &self.program;
         let labels = install.labels.iter().map(|(key, value)| format!("--labels={key}={value}"));
         let seconds = deadline.as_secs().max(1).to_string();
@@ -166,39 +161,6 @@ impl Helm {
         // Hooks may hang; what else is to be removed must have its turn.
         self.run(command, Duration::from_secs(45)).success().await?;
         Ok(())
-    }
-
-    /// Fetches the charts that `chart` depends on, where its charts/ folder lacks one.
-    ///
-    /// # Errors
-    /// Chart.yaml cannot be read, or helm fails; its message.
-    pub async fn build_dependencies(&self, chart: &Utf8Path) -> Result<bool> {
-        // A package has them in it.
-        if chart.is_file() {
-            return Ok(false);
-        }
-        // Deployments of one chart begin at once, and helm puts the archives together in the chart's folder.
-        static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-        let _turn = ONE_AT_A_TIME.lock().await;
-        let path = chart.join("Chart.yaml");
-        let parsed: Chart = crate::config::load(&path)?;
-        let present: Vec<String> = match chart.join("charts").read_dir_utf8() {
-            Ok(entries) => entries.flatten().map(|entry| entry.file_name().to_owned()).collect(),
-            Err(_) => Vec::new(),
-        };
-        let missing = parsed.dependencies.iter().any(|dependency| {
-            let archive = format!("{}-", dependency.name);
-            !present.iter().any(|name| *name == dependency.name || name.starts_with(&archive))
-        });
-        if missing {
-            let sh = Shell::new()?;
-            let program = &self.program;
-            self.run(cmd!(sh, "{program} dependency build {chart}"), Duration::from_secs(300))
-                .success()
-                .await
-                .with_context(|| format!("fetch the charts that {chart} depends on"))?;
-        }
-        Ok(missing)
     }
 
     fn run<'a>(&self, command: xshell::Cmd<'_>, deadline: Duration) -> Run<'a> {

@@ -1,6 +1,6 @@
 //! A cluster of the user's own, by a kubeconfig that is read and never written.
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use camino::Utf8Path;
 use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::api::ListParams;
@@ -106,7 +106,7 @@ fn refused(error: kube::Error, name: &str, server: &str) -> anyhow::Error {
             status.message
         ),
         kube::Error::Api(status) if status.code == 403 => anyhow!(
-            "the user of context `{name}` may not list namespaces at {server}: {}; k8s-test makes namespaces, so it needs that right",
+            "the user of context `{name}` may not list namespaces at {server}: {}; k8s-test makes namespaces and finds its own among all, so it needs that right",
             status.message
         ),
         error => anyhow::Error::new(error).context(format!(
@@ -118,7 +118,11 @@ fn refused(error: kube::Error, name: &str, server: &str) -> anyhow::Error {
 /// The nodes' containers, where the cluster is one of kind's on this machine, so that images can be brought.
 async fn kind_nodes(client: &Client, kind: &kind_client::Kind) -> Result<Vec<kind_client::Node>> {
     let nodes: Api<Node> = Api::all(client.clone());
-    let all = nodes.list(&ListParams::default()).await?;
+    let all = match nodes.list(&ListParams::default()).await {
+        // Whose nodes nobody may see, to those nobody on this machine brings images.
+        Err(kube::Error::Api(status)) if status.code == 403 => return Ok(Vec::new()),
+        all => all.context("list the cluster's nodes").or_exit(Exit::Environment)?,
+    };
     let names = all.items.iter().map(|node| {
         let id = node.spec.as_ref()?.provider_id.as_deref()?;
         // kind://<engine>/<cluster>/<node>

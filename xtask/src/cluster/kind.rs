@@ -209,7 +209,7 @@ async fn reuse(
             if nodes.len() != want {
                 fail!(
                     Exit::Environment,
-                    "the Kind cluster {name} is somebody else's and has another config: {}, and ci/kind.yaml wants {want}; name another by --kind-cluster NAME",
+                    "the Kind cluster {name} is somebody else's and has another config: {}, and ci/kind.yaml wants {want}; name another by --kind-cluster NAME, or take it as it is by --cluster-provider kubeconfig --context kind-{name}",
                     text::count(nodes.len(), "node")
                 );
             }

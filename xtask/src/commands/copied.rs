@@ -15,8 +15,8 @@ use crate::plan::{Files, Plan};
 use crate::report::{Record, Recorder};
 use crate::{fail, names};
 
-/// The folders that a suite is made from: what is changed is in one of them.
-pub(super) const FOLDERS: [&str; 3] = ["ci", "charts", "test-suites"];
+/// The folders that are copied at once; others are, when something in them is changed.
+const FOLDERS: [&str; 3] = ["ci", "charts", "test-suites"];
 
 /// A suite in a copy of the files, with changes in it.
 pub(super) struct Changed {
@@ -46,15 +46,17 @@ pub(super) fn change(
         );
     };
     let root = scratch.join(name);
-    copy_folders(&workspace.root, &root)?;
+    copy_workspace(&workspace.root, &root)?;
+    own(&workspace.root, &root, inside)?;
     let original = root.join(inside);
     let by = folder.join(file);
     let mut changed = Vec::new();
     for edit in edits {
         let path = clean(&original.join(&edit.file));
         let Ok(place) = path.strip_prefix(&root) else {
-            fail!(Exit::Usage, "{by}: {} is outside of {}", edit.file, FOLDERS.join("/, "));
+            fail!(Exit::Usage, "{by}: {} is outside of {}", edit.file, workspace.root);
         };
+        own(&workspace.root, &root, place)?;
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("read {place}, which {by} wants to change"))
             .or_exit(Exit::Usage)?;
@@ -108,9 +110,41 @@ fn changed_images(images: &ImagesFile, changed: &[Utf8PathBuf]) -> Option<Images
     sources.any(|source| changed.iter().any(|path| path.starts_with(source))).then(|| images.clone())
 }
 
-/// Copies what a suite is made from.
-pub(super) fn copy_folders(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
-    FOLDERS.iter().try_for_each(|folder| copy(&from.join(folder), &to.join(folder)))
+/// Makes a copy of a workspace: of what most suites are made from. For the rest of it there are links, until [`own`] is called.
+pub(super) fn copy_workspace(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
+    for entry in from.read_dir_utf8().with_context(|| format!("read {from}"))? {
+        let entry = entry?;
+        let (name, path) = (entry.file_name(), entry.path());
+        // The copy itself is in target/.
+        if name.starts_with('.') || name == "target" {
+            continue;
+        }
+        let target = to.join(name);
+        if FOLDERS.contains(&name) {
+            copy(path, &target)?;
+        } else {
+            link(path, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sees to it that what is at `place` in the copy is nobody else's.
+pub(super) fn own(from: &Utf8Path, to: &Utf8Path, place: &Utf8Path) -> Result<()> {
+    let Some(first) = place.iter().next() else { return Ok(()) };
+    let (original, copied) = (from.join(first), to.join(first));
+    if copied.is_symlink() {
+        std::fs::remove_file(&copied).with_context(|| format!("remove the link {copied}"))?;
+        copy(&original, &copied)?;
+    }
+    Ok(())
+}
+
+fn link(path: &Utf8Path, at: &Utf8Path) -> Result<()> {
+    if let Some(parent) = at.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("make {parent}"))?;
+    }
+    std::os::unix::fs::symlink(path, at).with_context(|| format!("link {path} at {at}"))
 }
 
 /// Copies a folder. What git would not commit is left out: results and caches.
@@ -126,4 +160,30 @@ pub(super) fn copy(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_changed_is_copied_and_the_rest_linked() {
+        let root = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(root.path()).unwrap();
+        let (from, to) = (root.join("w"), root.join("w/target/copy"));
+        for file in ["ci/images.yaml", "services/web/chart/Chart.yaml", "target/old", ".git/HEAD"] {
+            let path = from.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, file).unwrap();
+        }
+        copy_workspace(&from, &to).unwrap();
+        assert!(!to.join("ci").is_symlink() && to.join("services").is_symlink());
+        assert!(!to.join("target").exists() && !to.join(".git").exists() && !to.join("charts").exists());
+        let chart = to.join("services/web/chart/Chart.yaml");
+        assert_eq!(std::fs::read_to_string(&chart).unwrap(), "services/web/chart/Chart.yaml");
+        own(&from, &to, "services/web/chart/Chart.yaml".into()).unwrap();
+        std::fs::write(&chart, "changed").unwrap();
+        let original = std::fs::read_to_string(from.join("services/web/chart/Chart.yaml")).unwrap();
+        assert_eq!(original, "services/web/chart/Chart.yaml");
+    }
 }

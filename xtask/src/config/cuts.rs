@@ -40,7 +40,7 @@ impl CutsFile {
         if !path.exists() {
             fail!(
                 Exit::Usage,
-                "there is no {path}, which would list `cuts`, each with `what` it is and the edits that `undo` it; test-suites/k8s-executor has one"
+                "there is no {path}, which would list `cuts`, each with `what` it is and the edits that `undo` it; `cargo xtask schema cuts` prints all that it may say"
             );
         }
         let file: CutsFile = super::load(&path)?;

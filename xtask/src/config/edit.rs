@@ -12,7 +12,7 @@ use crate::fail;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Edit {
-    /// The file, relative to the suite's folder; one under ci/, charts/ or test-suites/.
+    /// The file, relative to the suite's folder; one of the workspace.
     #[schemars(with = "String")]
     pub file: Utf8PathBuf,
     /// What stands there once.

@@ -33,7 +33,7 @@ pub struct SuiteFile {
     /// Manifests, applied before the releases.
     #[schemars(with = "Option<Vec<String>>")]
     fixtures: Option<Vec<Utf8PathBuf>>,
-    /// Helm releases, installed in this order.
+    /// Helm releases, installed in this order; all are awaited together, but for one that says `wait`.
     releases: Option<Vec<Release>>,
     /// Ports of pods, brought to this machine, by name.
     forwards: Option<BTreeMap<String, Forward>>,
@@ -108,9 +108,12 @@ pub struct Release {
     #[serde(default)]
     #[schemars(with = "Vec<String>")]
     pub values: Vec<Utf8PathBuf>,
-    /// More arguments for `helm upgrade`.
+    /// More arguments, which both `helm template` and `helm upgrade` take; helm runs in the suite's folder.
     #[serde(default)]
     pub helm_args: Vec<String>,
+    /// Whether the releases after it are installed only when all of it is ready: for operators, webhooks and the like.
+    #[serde(default)]
+    pub wait: bool,
     /// How long it may take until everything is ready.
     #[serde(default = "release_timeout", deserialize_with = "some_duration")]
     #[schemars(with = "Option<String>")]
@@ -348,8 +351,7 @@ impl Suite {
             crate::names::check_label(&format!("{path}: release"), &release.name, 0)?;
             has_role(&self.namespaces, &release.namespace, &what, path)?;
             release.chart = super::existing(&folder, &release.chart, &format!("{what}: chart"), path)?;
-            let packaged = release.chart.extension() == Some("tgz") && release.chart.is_file();
-            if !packaged && !release.chart.join("Chart.yaml").exists() {
+            if !is_chart(&release.chart) {
                 fail!(
                     Exit::Usage,
                     "{path}: {what}: {} is not a chart: it has no Chart.yaml, and is no .tgz",
@@ -378,6 +380,11 @@ impl Suite {
         }
         Ok(())
     }
+}
+
+/// Whether this is a chart's folder, or its package.
+pub(crate) fn is_chart(path: &Utf8Path) -> bool {
+    path.join("Chart.yaml").exists() || (path.extension() == Some("tgz") && path.is_file())
 }
 
 fn has_role(roles: &IndexMap<String, String>, role: &str, what: &str, path: &Utf8Path) -> Result<()> {

@@ -288,7 +288,7 @@ impl Standing {
     #[must_use]
     pub fn has_failures(&self) -> bool {
         let failed = self.failures.names();
-        self.tests.iter().any(|test| failed.contains(test.name()))
+        failed.iter().any(|name| self.tests.iter().any(|test| test.is_or_has(name)))
     }
 }
 
@@ -310,13 +310,17 @@ impl Failures {
 
 impl Consumer for Failures {
     fn consume(&mut self, _: Timestamp, event: &Event) {
-        if let Event::TestFinished(result) = event {
-            let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if result.outcome.is_failure() {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            // A command, which tells of its tests when it ends: by then some of them may be no more.
+            Event::TestStarted(id) if id.name == id.suite => names.clear(),
+            Event::TestFinished(result) if result.outcome.is_failure() => {
                 names.insert(result.id.name.clone());
-            } else {
+            }
+            Event::TestFinished(result) => {
                 names.remove(&result.id.name);
             }
+            _ => {}
         }
     }
 }

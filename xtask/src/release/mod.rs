@@ -53,6 +53,7 @@ pub struct Texts {
 /// A release about to be installed: its values files are rendered, and its chart with them.
 pub struct Prepared<'a> {
     release: &'a Release,
+    folder: &'a Utf8Path,
     namespace: &'a str,
     values: Vec<Utf8PathBuf>,
     manifest: String,
@@ -72,6 +73,7 @@ impl Prepared<'_> {
             chart: &self.release.chart,
             values: &self.values,
             args: &self.release.helm_args,
+            folder: self.folder,
             labels,
         }
     }
@@ -112,7 +114,7 @@ pub async fn prepare<'a>(
     for release in &suite.releases {
         let namespace = &namespaces.by_role[&release.namespace];
         let values = render_values(release, facts, installer.folder)?;
-        let mut one = Prepared { release, namespace, values, manifest: String::new() };
+        let mut one = Prepared { release, folder: &suite.folder, namespace, values, manifest: String::new() };
         installer.helm.build_dependencies(&release.chart).await.or_exit(Exit::Environment)?;
         one.manifest = installer
             .helm
@@ -125,10 +127,11 @@ pub async fn prepare<'a>(
     Ok(prepared)
 }
 
-/// Installs what was prepared, in its order; `before` is what was installed of the same in this process.
+/// Installs what was prepared, in its order, and waits only for releases that others are to find ready; `before` is what was
+/// installed of the same in this process.
 ///
 /// # Errors
-/// helm fails; exit 4.
+/// helm fails, or what is waited for does not become ready; exit 4.
 pub async fn install(
     installer: Installer<'_>,
     place: ready::Place<'_>,
@@ -136,9 +139,13 @@ pub async fn install(
     before: &[Installed],
 ) -> Result<Vec<Installed>> {
     let mut installed = Vec::new();
-    for one in prepared {
+    for (at, one) in prepared.iter().enumerate() {
         let before = before.iter().find(|before| before.name == one.release.name);
         installed.push(install_one(installer, place, one, before).await?);
+        // The last one's turn comes with all others.
+        if one.release.wait && at + 1 < prepared.len() {
+            ready::wait(place, &installed[at..]).await?;
+        }
     }
     Ok(installed)
 }

@@ -19,6 +19,7 @@ use crate::{fail, text};
 pub mod compile;
 mod contract;
 mod process;
+mod told;
 
 pub use compile::{Binary, Compiled};
 pub use contract::{Given, environment};
@@ -58,6 +59,12 @@ impl Test {
         &self.id.name
     }
 
+    /// Whether it is this test, or can be: what a command tests it tells only then.
+    #[must_use]
+    pub fn is_or_has(&self, name: &str) -> bool {
+        matches!(self.work, Work::Command(..)) || self.name() == name
+    }
+
     /// The name of the file for its output.
     fn log(&self, suffix: &str) -> String {
         format!("{}{suffix}.log", self.id.name.replace(['/', ':'], "_"))
@@ -74,7 +81,7 @@ enum Work {
 
 /// The tests of each suite that the filters select, in the suites' order.
 ///
-/// A suite that is a command is one test, named as the suite.
+/// A suite that is a command is one test, named as the suite; of more it tells when it has run.
 ///
 /// # Errors
 /// Tests cannot be listed, or none is selected; exit 2.
@@ -106,7 +113,7 @@ pub async fn select(suites: &[Suite], compiled: &Compiled, filters: &[String]) -
     Ok(selected)
 }
 
-/// Runs `tests` of `suite`; that some fail is in their results.
+/// Runs `tests` of `suite`; that some fail is in their results. A command that tells of its tests has one for each of these.
 ///
 /// # Errors
 /// The folder for their outputs cannot be made; exit 3.
@@ -122,11 +129,13 @@ pub async fn run(
     let running = tests.iter().map(|test| async {
         let _place = runner.places.take().await;
         let end = *end.get_or_init(|| Instant::now() + suite.timeout);
-        let result = attempts(runner, suite, test, environment, end).await;
-        runner.events.emit(&Event::TestFinished(result.clone()));
-        result
+        let results = attempts(runner, suite, test, environment, end).await;
+        for result in &results {
+            runner.events.emit(&Event::TestFinished(result.clone()));
+        }
+        results
     });
-    Ok(join_all(running).await)
+    Ok(join_all(running).await.concat())
 }
 
 /// Runs a test until it does not fail, or has no attempt or no time left.
@@ -136,24 +145,36 @@ async fn attempts(
     test: &Test,
     environment: &BTreeMap<String, String>,
     end: Instant,
-) -> TestResult {
+) -> Vec<TestResult> {
     let mut earlier: Vec<TestResult> = Vec::new();
-    loop {
-        let log = match earlier.len() {
-            0 => test.log(""),
+    for attempt in 1.. {
+        let log = match attempt {
+            1 => test.log(""),
             // The first attempt's output says most; it keeps its name.
-            again => test.log(&format!(".{}", again + 1)),
+            again => test.log(&format!(".{again}")),
         };
-        let mut result = run_one(runner, suite, test, environment, end, &log).await;
-        let last = earlier.len() >= usize::from(runner.retries) || Instant::now() >= end;
-        if last || !result.outcome.is_failure() {
-            result.earlier = earlier;
-            return result;
-        }
-        let why = result.reason.as_deref().unwrap_or("no reason known");
-        runner.events.warn(format!("{} {} failed and is tried again: {why}", suite.id(), test.name()));
-        earlier.push(result);
+        let results = run_one(runner, suite, test, environment, end, &log).await;
+        let last = attempt > runner.retries || Instant::now() >= end;
+        let Some(failed) = results.iter().find(|result| result.outcome.is_failure()).filter(|_| !last) else {
+            return after(earlier, results);
+        };
+        let why = failed.reason.as_deref().unwrap_or("no reason known");
+        runner.events.warn(format!("{} {} failed and is tried again: {why}", suite.id(), failed.id.name));
+        earlier.extend(results.into_iter().filter(|result| result.outcome.is_failure()));
     }
+    earlier
+}
+
+/// The results, each with the failures that came before it.
+fn after(earlier: Vec<TestResult>, mut results: Vec<TestResult>) -> Vec<TestResult> {
+    for failure in earlier {
+        // One that is there no more, such as a command that told of no test then, must not be forgotten.
+        let same = results.iter().position(|result| result.id.name == failure.id.name).unwrap_or(0);
+        if let Some(result) = results.get_mut(same) {
+            result.earlier.push(failure);
+        }
+    }
+    results
 }
 
 /// The tests of `suite`, from its binaries or as the one command that it is.
@@ -190,8 +211,9 @@ async fn run_one(
     environment: &BTreeMap<String, String>,
     end: Instant,
     log: &str,
-) -> TestResult {
+) -> Vec<TestResult> {
     let log = runner.logs.join(log);
+    let junit = log.with_extension("xml");
     let mut result = TestResult {
         id: test.id.clone(),
         outcome: Outcome::Skipped,
@@ -224,7 +246,11 @@ async fn run_one(
                 let sh = in_folder(folder);
                 let (program, arguments) = (&command[0], &command[1..]);
                 let command = sh.as_ref().map(|sh| cmd!(sh, "{program} {arguments...}"));
-                process::run(command, environment, limit, &log).await
+                // Of an earlier pass.
+                let _ = std::fs::remove_file(&junit);
+                let mut environment = environment.clone();
+                environment.insert(crate::env::suite::JUNIT.to_owned(), junit.to_string());
+                process::run(command, &environment, limit, &log).await
             }
         };
         result.took = start.elapsed();
@@ -240,7 +266,19 @@ async fn run_one(
             }
         }
     }
-    result
+    let mut tests = Vec::new();
+    if matches!(test.work, Work::Command(..)) {
+        tests = told::tests(&result, &junit).unwrap_or_else(|error| {
+            runner.events.warn(format!("{}: {error:#}; the command counts as one test", suite.id()));
+            Vec::new()
+        });
+    }
+    // Its own end is told where the tests do not explain it.
+    let explained = !result.outcome.is_failure() || tests.iter().any(|test| test.outcome.is_failure());
+    if tests.is_empty() || !explained {
+        tests.push(result);
+    }
+    tests
 }
 
 fn in_folder(folder: &Utf8Path) -> Result<Shell, xshell::Error> {

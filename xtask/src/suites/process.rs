@@ -14,6 +14,12 @@ use crate::text;
 /// Lines of a failed test's output that reports repeat.
 const TAIL_LINES: usize = 60;
 
+/// The end of a test's output.
+pub(super) fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
+
 /// How a test ended.
 pub(super) struct Ended {
     pub(super) outcome: Outcome,

@@ -1,6 +1,6 @@
 //! What was typed or written wrongly: exit 2, the place, and what was probably meant.
 
-use crate::world::World;
+use crate::world::{World, a_suite, an_image, misspelt};
 
 const SUITE: &str = "namespaces: {user: example}\nrun: {command: ['true']}\n";
 
@@ -11,7 +11,8 @@ fn an_unknown_flag_is_a_usage_error() {
 
 #[test]
 fn an_unknown_suite_gets_the_nearest_name() {
-    World::new().k8s_test(&["k8s-run-luncher"]).says(2, &["did you mean `k8s-run-launcher`?"]);
+    let suite = a_suite();
+    World::new().k8s_test(&[misspelt(&suite)]).says(2, &[&format!("did you mean `{suite}`?")]);
 }
 
 #[test]
@@ -31,7 +32,8 @@ fn broken_suite_files_are_placed() {
     );
     check(&format!("{SUITE}images: 5\n"), &["suite.yaml:3:", "images: invalid type"]);
     check("namespaces: {user: [\n", &["suite.yaml:"]);
-    check(&format!("{SUITE}images: [dagster-tset]\n"), &["did you mean `dagster-test`?"]);
+    let image = an_image("build");
+    check(&format!("{SUITE}images: [{}]\n", misspelt(&image)), &[&format!("did you mean `{image}`?")]);
     check(&SUITE.replace("example", &"x".repeat(60)), &["too long", "shorten it by 4"]);
     check(
         &format!("{SUITE}releases: [{{name: r, chart: ./nowhere, namespace: user}}]\n"),
@@ -94,7 +96,8 @@ fn the_plan_is_printed_and_nothing_is_done() {
 fn local_commands_explain_wrong_names() {
     let world = World::new();
     for command in ["up", "dev"] {
-        world.run(&[command, "k8s-run-luncher"]).says(2, &["did you mean `k8s-run-launcher`?"]);
+        let suite = a_suite();
+        world.run(&[command, misspelt(&suite)]).says(2, &[&format!("did you mean `{suite}`?")]);
         let suite = world.suite(&format!("{SUITE}variants: {{subchart: {{}}}}\n"));
         world.run(&[command, &suite, "--variant", "subchrat"]).says(2, &["did you mean `subchart`?"]);
         world.run(&[command, &suite, "--context", "x"]).says(2, &["add --cluster-provider kubeconfig"]);

@@ -1,6 +1,6 @@
 //! What the machine lacks: exit 3 and what to do, with a report that says so too.
 
-use crate::world::{DOCKER, HELM, KIND, World, docker};
+use crate::world::{DOCKER, HELM, KIND, World, an_image, docker};
 
 const SUITE: &str = "images: [postgres]\nnamespaces: {user: example}\nrun: {command: ['true']}\n";
 
@@ -55,14 +55,11 @@ fn a_cluster_that_cannot_be_created_shows_what_kind_said() {
 fn an_image_that_does_not_build_shows_the_end_of_its_build() {
     let world = World::new();
     let build = r#"  "pull docker.io/library/hello-world:latest") exit 0 ;;
-  "build --tag") echo "Step 3/9 : RUN pip install"; echo "ERROR: No matching distribution found for dagster" >&2; exit 1 ;;
+  "build --tag") echo "Step 3/9 : RUN pip install"; echo "ERROR: No matching distribution found for web" >&2; exit 1 ;;
   *)"#;
     world.tool("docker", &docker(&DOCKER.replacen("  *)", build, 1)));
-    let end = world.run(&["images", "build", "dagster-test"]);
-    end.says(
-        3,
-        &["make the image dagster-base", "docker build", "No matching distribution found for dagster"],
-    );
+    let end = world.run(&["images", "build", &an_image("build")]);
+    end.says(3, &["make the image ", "docker build", "No matching distribution found for web"]);
 }
 
 #[test]

@@ -25,8 +25,27 @@ pub(crate) fn docker(script: &str) -> String {
         let pulled = text.lines().filter_map(|line| line.trim().strip_prefix("pull: "));
         names.extend(pulled.map(|name| format!("\"{name}\"")));
     }
-    assert!(names.len() > 2, "ci/ names images to pull");
+    assert!(!names.is_empty(), "ci/tools.yaml names the node image");
     script.replace("@PULLED@", &names.join(","))
+}
+/// A suite of test-suites/.
+pub(crate) fn a_suite() -> String {
+    let suites = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../test-suites")).unwrap();
+    let mut folders = suites.map(|entry| entry.unwrap().path());
+    let folder = folders.find(|folder| folder.join("suite.yaml").exists()).unwrap();
+    folder.file_name().unwrap().to_str().unwrap().to_owned()
+}
+/// An image of ci/images.yaml, one that has this key.
+pub(crate) fn an_image(with: &str) -> String {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../ci/images.yaml")).unwrap();
+    let file: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+    let mut images = file["images"].as_mapping().unwrap().iter();
+    let (name, _) = images.find(|(_, image)| image.get(with).is_some()).unwrap();
+    name.as_str().unwrap().to_owned()
+}
+/// Without its last letter.
+pub(crate) fn misspelt(name: &str) -> &str {
+    &name[..name.len() - 1]
 }
 /// A kind without clusters.
 pub(crate) const KIND: &str = r#"

@@ -11,7 +11,7 @@ use kind_client::Node;
 use kube::Client;
 use serde::Serialize;
 
-use super::super::copied::{FOLDERS, copy, copy_folders};
+use super::super::copied::{copy, copy_workspace, own};
 use super::report::range;
 use super::starts::{NewPods, Start};
 use super::{load_of_machine, processors};
@@ -116,12 +116,14 @@ fn copy_of(here: &Workspace, args: &BenchDev) -> Result<Copy> {
     };
     let root = here.root.join("target/bench/dev");
     let _ = std::fs::remove_dir_all(&root);
-    copy_folders(&here.root, &root)?;
+    copy_workspace(&here.root, &root)?;
+    own(&here.root, &root, inside)?;
+    own(&here.root, &root, &args.file)?;
     let suite = root.join(inside).with_file_name(format!("bench-{name}"));
     copy(folder, &suite)?;
     let file = root.join(&args.file);
     if !file.is_file() {
-        fail!(Exit::Usage, "there is no file {} in {}", args.file, FOLDERS.join("/, "));
+        fail!(Exit::Usage, "there is no file {} in {}", args.file, here.root);
     }
     Ok(Copy { workspace: Workspace { root }, suite, file })
 }

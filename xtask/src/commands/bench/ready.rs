@@ -179,7 +179,8 @@ impl Bench<'_> {
             return Ok((end.status.success(), end.tail));
         }
         let labels = &BTreeMap::new();
-        let install = Install { name: "bench", namespace, chart, values: &[], args: &[], labels };
+        let install =
+            Install { name: "bench", namespace, chart, values: &[], args: &[], folder: chart, labels };
         helm.upgrade_install(&install, self.timeout).await?;
         let asked = Asked::read(manifest, namespace)?;
         if peer == Peer::Ours {

@@ -126,6 +126,7 @@ fn what_charts_and_the_cluster_do_wrong_is_told_or_mended() {
     a_release_that_was_cut_off_is_installed_again();
     three_runs_at_once_do_not_disturb_each_other();
     an_api_server_that_ends_meanwhile_ends_no_wait();
+    a_release_that_is_waited_for_is_ready_before_the_next();
     a_new_suite_runs();
     delete(CLUSTER);
 }
@@ -140,6 +141,22 @@ fn a_hook_that_fails_ends_the_wait_with_its_last_lines() {
     ends(&folder, &folder.suite(), 4, &words);
     let text = folder.text("log");
     assert!(!text.contains("Gave up"), "it was waited for to the end of its time:\n{text}");
+}
+
+fn a_release_that_is_waited_for_is_ready_before_the_next() {
+    let folder = suite(&web(4), 60);
+    folder.write("next/Chart.yaml", "apiVersion: v2\nname: next\nversion: 1.0.0\n");
+    let ask = "python3 -c 'import urllib.request; urllib.request.urlopen(\\\"http://web\\\", timeout=3)'";
+    folder.write("next/templates/all.yaml", &hook(ask));
+    let file = |wait: bool| {
+        format!(
+            "images: [python-base]\nnamespaces: {{main: charts}}\nreleases: [{{name: app, chart: ../chart, namespace: main, values: [values.yaml], wait: {wait}}}, {{name: next, chart: ../next, namespace: main, values: [values.yaml]}}]\nrun: {{command: ['true']}}\n"
+        )
+    };
+    folder.write("suite/suite.yaml", &file(false));
+    ends(&folder, &folder.suite(), 4, &["It is a hook of the release next"]);
+    folder.write("suite/suite.yaml", &file(true));
+    ends(&folder, &folder.suite(), 0, &["1 passed, 0 failed"]);
 }
 
 fn a_hook_that_hangs_is_told_with_its_last_lines() {
@@ -239,13 +256,14 @@ fn a_new_suite_runs() {
     folder.chart(&web(0));
     let filter = "reference=k8s-test.local/python-base";
     let images = said("docker", &["image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", filter]);
-    folder.write("chart/values.yaml", &format!("image: {}\n", images.lines().next().unwrap()));
+    folder.write("dev.yaml", &format!("image: {}\n", images.lines().next().unwrap()));
     // It is among the workspace's own for a while; one that a killed test has left goes first.
     let name = "trial-of-new";
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../test-suites")).join(name);
     let _ = std::fs::remove_dir_all(&path);
     let _written = Written(path);
-    let mut new: Command = xtask(&folder, &["new", "suite", name, "--chart", "chart"]);
+    let mut new: Command =
+        xtask(&folder, &["new", "suite", name, "--chart", "chart", "--values", "dev.yaml"]);
     assert!(new.status().unwrap().success());
     ends(&folder, name, 0, &["forward", "1 passed, 0 failed"]);
 }
