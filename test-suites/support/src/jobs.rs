@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// Until a run has ended or done a step of its way: its pods boot Python and Dagster, beside those of other tests.
-pub const RUN_LIMIT: Duration = Duration::from_secs(240);
+pub const RUN_LIMIT: Duration = Duration::from_secs(360);
 /// Until the cluster shows what Dagster has said already: a pod that is to end may take its whole grace period of 30 s for it, and on a
 /// machine with much to do more.
 pub const CLUSTER_LIMIT: Duration = Duration::from_secs(120);

@@ -8,11 +8,12 @@ use kube::ResourceExt;
 use kube::api::Api;
 use serde_json::Value;
 use suite_support::Suite;
+use suite_support::calm;
 use suite_support::cluster;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use tokio::time::{Instant, sleep};
 
-use crate::{calm, workers};
+use crate::workers;
 
 /// Each queue with the number of its workers.
 const QUEUES: [(&str, usize); 5] =

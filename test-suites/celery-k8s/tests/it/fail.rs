@@ -2,12 +2,11 @@
 
 use anyhow::Context;
 use kube::ResourceExt;
+use suite_support::calm;
 use suite_support::cluster;
 use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Launch, RunStatus, Suite};
-
-use crate::calm;
 
 #[tokio::test]
 async fn a_step_that_asks_for_it_is_tried_again_in_a_job_of_its_own() -> anyhow::Result<()> {

@@ -1,12 +1,13 @@
 //! A worker is killed while it follows a step. Celery lets it say that a task is done either when it begins, as is the default, or when it is done.
 
 use kube::ResourceExt;
+use suite_support::calm;
 use suite_support::cluster;
 use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
 
-use crate::{calm, is_taken, slow, taker, workers};
+use crate::{is_taken, slow, taker, workers};
 
 /// Waits for the step of a run to work, and kills the only worker of its queue, which follows it; gives the worker's name.
 async fn kill_worker(suite: &Suite, run: &Run, queue: &str) -> anyhow::Result<String> {

@@ -1,7 +1,6 @@
 //! Dagster's Celery run launcher and executor, from outside: what becomes of steps that go to queues, and of a run whose worker or broker is lost.
 
 mod by_hand;
-mod calm;
 mod deployment;
 mod fail;
 mod killed;

@@ -3,11 +3,10 @@
 use anyhow::Context;
 use kube::ResourceExt;
 use serde_json::json;
+use suite_support::calm;
 use suite_support::expect::only;
 use suite_support::jobs::{RUN_LIMIT, words};
 use suite_support::{Launch, RunStatus, Suite, monitoring};
-
-use crate::calm;
 
 #[tokio::test]
 async fn a_run_whose_pod_is_killed_fails() -> anyhow::Result<()> {

@@ -3,13 +3,14 @@
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use serde_json::json;
+use suite_support::calm;
 use suite_support::cluster;
 use suite_support::dagster::Event;
 use suite_support::expect::{labels_of_run, only_container};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, executor, words};
 use suite_support::{Launch, Run, Suite};
 
-use crate::{calm, is_taken, slow, taker, workers};
+use crate::{is_taken, slow, taker, workers};
 
 /// Added to the priority of each of a run's steps.
 const PRIORITY: &str = "dagster-celery/run_priority";

@@ -3,11 +3,10 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use suite_support::calm;
 use suite_support::cluster;
 use suite_support::expect::{labels_of_run, only, only_container, pull_secrets, sources};
 use suite_support::{Launch, Suite};
-
-use crate::calm;
 
 #[tokio::test]
 async fn a_step_s_pod_has_what_the_launcher_is_configured_with() -> anyhow::Result<()> {

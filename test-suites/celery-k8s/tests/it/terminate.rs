@@ -1,9 +1,8 @@
 //! Terminating a run in the middle of a step.
 
+use suite_support::calm;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Launch, Run, RunStatus, Suite};
-
-use crate::calm;
 
 /// Where the resource's teardown leaves its proof.
 const BUCKET: &str = "dagster-scratch-80542c2";

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use suite_support::calm;
 use suite_support::cluster::{self, Select};
 use suite_support::expect::only;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Launch, Suite};
 
-use crate::{calm, of_queue, of_release};
+use crate::{of_queue, of_release};
 
 /// The workers by their pods' uids, with how often each has been started anew.
 fn starts(pods: &[Pod]) -> BTreeMap<String, i32> {

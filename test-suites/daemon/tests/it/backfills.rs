@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use suite_support::calm;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{RunStatus, Suite};
 use tokio::time::{Instant, sleep};
@@ -12,6 +13,7 @@ use crate::{DAEMON_LIMIT, REPOSITORY, Since};
 #[tokio::test]
 async fn a_backfill_runs_each_partition_once() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
     suite.with_runs_of("lettered_job", each_partition_has_one(&suite)).await
 }
 

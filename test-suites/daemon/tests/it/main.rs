@@ -25,7 +25,7 @@ const REPOSITORY: Repository<'static> = Repository { location: "user-code-deploy
 
 /// Until the daemon has done something by itself: it looks each 5, 30 or 60 seconds, and the run that it starts boots
 /// Python.
-const DAEMON_LIMIT: Duration = Duration::from_secs(180);
+const DAEMON_LIMIT: Duration = Duration::from_secs(300);
 
 /// In seconds, longer than any test waits: such a run is ended by its test.
 const LONG: u32 = 600;

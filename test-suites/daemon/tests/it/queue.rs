@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use suite_support::calm;
 use suite_support::dagster::Event;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
@@ -45,6 +46,7 @@ pub(crate) async fn started(suite: &Suite, run: &Run) -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_run_waits_in_the_queue_until_its_limit_leaves_room() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
     suite
         .with_run(alone("limit", LONG), async |first| {
             started(&suite, first).await?;
@@ -68,6 +70,7 @@ async fn a_run_waits_in_the_queue_until_its_limit_leaves_room() -> anyhow::Resul
 #[tokio::test]
 async fn of_the_runs_in_the_queue_the_one_of_higher_priority_goes_first() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
     let ranked = |priority: &str| alone("priority", 0).tag("dagster/priority", priority);
     suite
         .with_run(alone("priority", LONG), async |holder| {
@@ -97,6 +100,7 @@ async fn of_the_runs_in_the_queue_the_one_of_higher_priority_goes_first() -> any
 #[tokio::test]
 async fn a_run_more_than_the_instance_may_have_at_once_waits() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
     suite
         .with_runs([(); AT_ONCE + 1].map(|()| working(LONG)), async |runs| {
             let [going @ .., last] = runs;

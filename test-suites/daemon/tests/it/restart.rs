@@ -2,6 +2,7 @@
 
 use kube::ResourceExt;
 use kube::api::ListParams;
+use suite_support::calm;
 use suite_support::cluster::{self, Select, is_ready};
 use suite_support::dagster::Tick;
 use suite_support::expect::only;
@@ -29,6 +30,7 @@ async fn replace_daemon(suite: &Suite) -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_daemon_that_is_killed_forgets_nothing_and_repeats_nothing() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let _calm = calm::alone(&suite).await?;
     suite.with_runs_of("restart_job", forgets_and_repeats_nothing(&suite)).await
 }
 
@@ -51,9 +53,6 @@ async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
 }
 
 /// Replaces the daemon while a run waits in its queue and a sensor has looked once, and gives the runs that the sensor asks for.
-///
-/// The holder of the queue ends before anything is awaited that needs room there: another test may hold the rest of it, and wait for
-/// this one's.
 async fn the_queue_and_a_sensor_go_on(suite: &Suite, asker: &str) -> anyhow::Result<Vec<RunId>> {
     let since = Since::now(suite, "restart_job").await?;
     let mut sensed = Vec::new();

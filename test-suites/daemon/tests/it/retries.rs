@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::bail;
+use suite_support::calm;
 use suite_support::dagster::RunId;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Run, RunStatus, Suite};
@@ -34,6 +35,7 @@ async fn tag(suite: &Suite, run: &RunId, key: &str) -> anyhow::Result<String> {
 #[tokio::test]
 async fn a_run_that_fails_is_tried_again_as_often_as_its_tag_says() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
     suite.with_runs_of("failing_job", is_tried_once_more(&suite)).await
 }
 

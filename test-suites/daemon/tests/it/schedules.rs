@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use suite_support::calm;
 use suite_support::dagster::{Instigator, Tick};
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
@@ -11,6 +12,7 @@ use crate::{REPOSITORY, Since};
 #[tokio::test]
 async fn a_schedule_makes_one_run_for_each_of_its_ticks() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
     suite.with_runs_of("scheduled_job", each_tick_has_one(&suite)).await
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use suite_support::calm;
 use suite_support::dagster::Instigator;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunId, RunStatus, Suite};
@@ -11,6 +12,7 @@ use crate::{REPOSITORY, Since};
 #[tokio::test]
 async fn a_run_that_a_sensor_asks_for_again_is_made_once() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let _calm = calm::beside_others(&suite).await?;
     suite.with_runs_of("sensed_job", each_key_has_one(&suite)).await
 }
 

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use serde_json::json;
 use suite_support::cluster;
 use suite_support::dagster::Event;
@@ -61,7 +61,13 @@ async fn a_program_reads_its_context_from_a_file_of_a_config_map() -> anyhow::Re
             assert!(is_even(&suite, run).await?);
             let maps: Api<ConfigMap> =
                 Api::namespaced(suite.client().clone(), suite.contract.namespace("user")?);
-            assert!(maps.get_opt(&format!("pipes-{}", run.run_id)).await?.is_none(), "it is left");
+            let all = maps.list(&ListParams::default()).await?;
+            let left = all
+                .items
+                .iter()
+                .map(ResourceExt::name_any)
+                .find(|name| name.contains(&*run.run_id.to_string()));
+            assert_eq!(left, None, "it is left");
             no_pods_left(&suite, run).await
         })
         .await

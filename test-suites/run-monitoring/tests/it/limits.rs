@@ -6,8 +6,6 @@ use suite_support::dagster::Event;
 use suite_support::jobs::{RUN_LIMIT, in_process, words};
 use suite_support::{Launch, RunStatus, Suite, monitoring};
 
-use crate::slow;
-
 #[tokio::test]
 async fn a_run_whose_pod_cannot_start_fails_when_the_start_takes_too_long() -> anyhow::Result<()> {
     let launch = Launch::job("demo_job").config(words(&json!(2)));
@@ -17,14 +15,17 @@ async fn a_run_whose_pod_cannot_start_fails_when_the_start_takes_too_long() -> a
 #[tokio::test]
 async fn a_run_that_takes_longer_than_its_tag_allows_is_ended() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    // A worker that heeds the daemon's SIGTERM may still report that it was canceled, before or after the daemon reports the failure:
+    // whoever comes last is believed. This one is deaf long before its time is over.
+    let launch = Launch::job("deaf_job").config(in_process(json!({}))).tag("dagster/max_runtime", "60");
     suite
-        .with_run(slow(600).tag("dagster/max_runtime", "10"), async |run| {
+        .with_run(launch, async |run| {
             let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
             assert_eq!(ended.status, RunStatus::Failure);
             let events = suite.dagster.events(&run.run_id).await?;
-            let told = events.iter().any(|event| event.message.contains("maximum runtime of 10"));
+            let told = events.iter().any(|event| event.message.contains("maximum runtime of 60"));
             assert!(told, "no event tells of the limit");
-            suite.delete_steps(run).await
+            Ok(())
         })
         .await
 }

@@ -39,8 +39,8 @@ async fn a_run_has_the_code_and_the_image_of_its_location() -> anyhow::Result<()
 #[tokio::test]
 async fn a_job_of_one_location_cannot_be_launched_in_another() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
-    // `killed` has the first edition, and by that no second_job.
-    let refusal = suite.dagster.launch(&edition("killed", "second_job")).await.unwrap_err();
+    // `second` has the second edition, and by that no first_job.
+    let refusal = suite.dagster.launch(&edition("second", "first_job")).await.unwrap_err();
     assert!(
         matches!(&refusal, Error::Refused { typename, .. } if typename == "PipelineNotFoundError"),
         "{refusal}"
