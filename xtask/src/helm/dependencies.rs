@@ -62,8 +62,9 @@ impl Helm {
         };
         let missing = named.dependencies.iter().any(|wanted| {
             let locked = locked.iter().flat_map(|locked| &locked.dependencies);
-            let exact = locked.into_iter().find(|locked| locked.name == wanted.name).unwrap_or(wanted);
-            !is_present(exact, &present)
+            let exact = locked.into_iter().find(|locked| locked.name == wanted.name);
+            // Of a lock that does not go with Chart.yaml helm will say so.
+            !is_present(wanted, &present) || exact.is_some_and(|exact| !is_present(exact, &present))
         });
         if missing {
             self.fetch_dependencies(chart, &named.dependencies)
