@@ -147,7 +147,8 @@ async fn attempts(
     end: Instant,
 ) -> Vec<TestResult> {
     let mut earlier: Vec<TestResult> = Vec::new();
-    for attempt in 1.. {
+    let mut attempt = 1;
+    loop {
         let log = match attempt {
             1 => test.log(""),
             // The first attempt's output says most; it keeps its name.
@@ -161,8 +162,8 @@ async fn attempts(
         let why = failed.reason.as_deref().unwrap_or("no reason known");
         runner.events.warn(format!("{} {} failed and is tried again: {why}", suite.id(), failed.id.name));
         earlier.extend(results.into_iter().filter(|result| result.outcome.is_failure()));
+        attempt += 1;
     }
-    earlier
 }
 
 /// The results, each with the failures that came before it.

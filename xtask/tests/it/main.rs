@@ -2,6 +2,7 @@
 
 mod api;
 mod bad_input;
+mod commands;
 mod killed;
 mod machine;
 mod passes;
