@@ -19,7 +19,7 @@ use crate::exit::{Exit, ExitWith, coded};
 use crate::lease::Lease;
 use crate::{fail, labels, text};
 
-/// How long the API server of a node that was just started may take.
+/// How long the API server of a node that was just started may take: by us, or with the machine.
 const API_ANSWERS: Duration = Duration::from_secs(90);
 
 /// How long others may look at a cluster whose lease is to be renewed.
@@ -236,7 +236,8 @@ async fn reuse(
         None => {
             let kubeconfig = kind.kubeconfig(name, Address::External).await?;
             let cluster = connect(&kubeconfig, wanted, nodes).await?;
-            answers(&cluster.client, name, started > 0).await?;
+            step.progress("wait for the API server");
+            answers(&cluster.client, name).await?;
             cluster
         }
     };
@@ -269,8 +270,9 @@ async fn remembered(wanted: &Wanted, nodes: &[Node]) -> Option<Cluster> {
     Some(cluster)
 }
 
-/// Waits until the API server answers: at once where the node was running, later where it was just started.
-async fn answers(client: &Client, name: &str, started: bool) -> Result<()> {
+/// Waits until the API server answers. That a node runs says nothing of when it was started: with the machine the engine
+/// starts its nodes, and they run for seconds before they answer.
+async fn answers(client: &Client, name: &str) -> Result<()> {
     let deadline = tokio::time::Instant::now() + API_ANSWERS;
     loop {
         let error = match timeout(ANSWER, client.apiserver_version()).await {
@@ -278,9 +280,10 @@ async fn answers(client: &Client, name: &str, started: bool) -> Result<()> {
             Ok(Err(error)) => anyhow::Error::new(error),
             Err(_) => anyhow!("it took the connection and said nothing for {}", text::seconds(ANSWER)),
         };
-        if !started || tokio::time::Instant::now() > deadline {
+        if tokio::time::Instant::now() > deadline {
             return Err(error.context(format!(
-                "the API server of the Kind cluster {name} does not answer; remove it by `cargo xtask cluster down --kind-cluster {name}` to have it made anew"
+                "the API server of the Kind cluster {name} has not answered for {}; remove it by `cargo xtask cluster down --kind-cluster {name}` to have it made anew",
+                text::seconds(API_ANSWERS)
             )));
         }
         // A server that does not listen yet cannot be watched.
@@ -361,4 +364,33 @@ pub async fn delete(kind: &Kind, name: &str) -> Result<()> {
         );
     }
     kind.delete(name, None).await.or_exit(Exit::Environment)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_api_server_that_does_not_listen_yet_is_waited_for() {
+        let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        let client = Client::try_from(config).unwrap();
+        let server = async {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            let (mut stream, _) = TcpListener::bind(address).await.unwrap().accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let keys =
+                ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion"];
+            let keys = keys.iter().chain(&["compiler", "platform"]).map(|key| format!(r#""{key}": "1""#));
+            let body = format!("{{{}}}", keys.collect::<Vec<_>>().join(","));
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
+            let text = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+            stream.write_all(text.as_bytes()).await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(answers(&client, "test"), server);
+        answer.unwrap();
+    }
 }
