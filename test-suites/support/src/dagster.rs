@@ -305,7 +305,7 @@ const LOCATION: &str = "query ($name: String!) {
     ... on WorkspaceLocationEntry {
       name
       loadStatus
-      locationOrLoadError { __typename ... on PythonError { message stack } }
+      locationOrLoadError { __typename ... on RepositoryLocation { serverId } ... on PythonError { message stack } }
     }
     ... on PythonError { message stack }
   }
@@ -317,7 +317,7 @@ const RELOAD: &str = "mutation ($name: String!) {
     ... on WorkspaceLocationEntry {
       name
       loadStatus
-      locationOrLoadError { __typename ... on PythonError { message stack } }
+      locationOrLoadError { __typename ... on RepositoryLocation { serverId } ... on PythonError { message stack } }
     }
     ... on Error { message }
     ... on PythonError { stack }

@@ -1,5 +1,6 @@
 //! What the Rust suites share: the environment contract, a Dagster client, waits, and what a failed test tells.
 
+pub mod ask;
 pub mod calm;
 pub mod cluster;
 pub mod contract;

@@ -1,17 +1,15 @@
 //! The workers' Deployments and Flower, as the chart was told to make them.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
 use kube::api::Api;
 use serde_json::Value;
 use suite_support::Suite;
+use suite_support::ask;
 use suite_support::calm;
 use suite_support::cluster;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
-use tokio::time::{Instant, sleep};
 
 use crate::workers;
 
@@ -66,8 +64,7 @@ async fn a_worker_has_the_environment_and_the_annotations_that_it_was_given() ->
 async fn flower_shows_each_worker() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
-    let deadline = Instant::now() + RUN_LIMIT;
-    loop {
+    let shown_and_hidden = async || {
         let mut hidden = Vec::new();
         for (queue, count) in QUEUES {
             hidden.extend(
@@ -76,13 +73,12 @@ async fn flower_shows_each_worker() -> anyhow::Result<()> {
         }
         let shown = online(&suite).await?;
         hidden.retain(|name| !shown.iter().any(|worker| worker.ends_with(&format!("@{name}"))));
-        if hidden.is_empty() {
-            return Ok(());
-        }
-        assert!(Instant::now() < deadline, "Flower shows {shown:?} and not {hidden:?}");
-        // It goes by the workers' heartbeats: one that is late is shown a moment later, and nobody tells when.
-        sleep(Duration::from_millis(500)).await;
-    }
+        Ok((shown, hidden))
+    };
+    // It goes by the workers' heartbeats: one that is late is shown a moment later, and nobody tells when.
+    let all = |(_, hidden): &(Vec<String>, Vec<String>)| hidden.is_empty();
+    ask::until("all workers in Flower (shown, hidden)", RUN_LIMIT, shown_and_hidden, all).await?;
+    Ok(())
 }
 
 /// The workers that Flower shows as online, by name.

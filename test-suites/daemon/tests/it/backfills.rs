@@ -1,12 +1,9 @@
 //! Backfills.
 
-use std::time::Duration;
-
-use anyhow::bail;
+use suite_support::ask;
 use suite_support::calm;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{RunStatus, Suite};
-use tokio::time::{Instant, sleep};
 
 use crate::{DAEMON_LIMIT, REPOSITORY, Since};
 
@@ -38,17 +35,9 @@ async fn each_partition_has_one(suite: &Suite) -> anyhow::Result<()> {
 }
 
 async fn completed(suite: &Suite, backfill: &str) -> anyhow::Result<()> {
-    let deadline = Instant::now() + DAEMON_LIMIT;
-    loop {
-        let status = suite.dagster.backfill_status(backfill).await?;
-        if status == "COMPLETED_SUCCESS" {
-            return Ok(());
-        }
-        assert!(["REQUESTED", "COMPLETING"].contains(&status.as_str()), "the backfill is {status}");
-        if Instant::now() >= deadline {
-            bail!("waited {} s in vain for the backfill's end: it is {status}", DAEMON_LIMIT.as_secs());
-        }
-        // Dagster tells nobody of a backfill's end.
-        sleep(Duration::from_secs(1)).await;
-    }
+    // Dagster tells nobody of a backfill's end.
+    let status = async || Ok(suite.dagster.backfill_status(backfill).await?);
+    let ended = |status: &String| !["REQUESTED", "COMPLETING"].contains(&status.as_str());
+    assert_eq!(ask::until("the backfill's end", DAEMON_LIMIT, status, ended).await?, "COMPLETED_SUCCESS");
+    Ok(())
 }

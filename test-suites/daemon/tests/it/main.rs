@@ -10,15 +10,14 @@ mod sensors;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use anyhow::bail;
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
+use suite_support::ask;
 use suite_support::cluster::{self, Select};
 use suite_support::dagster::{self, Instigator, Repository, RunId, Tick};
 use suite_support::{Launch, Suite};
-use tokio::time::{Instant, sleep};
 
 /// The only repository of this suite's code location.
 const REPOSITORY: Repository<'static> = Repository { location: "user-code-deployment-1", name: "automation" };
@@ -77,18 +76,9 @@ impl<'a> Since<'a> {
         awaited: &str,
         so: impl Fn(&[Tick]) -> bool,
     ) -> anyhow::Result<Vec<Tick>> {
-        let deadline = Instant::now() + DAEMON_LIMIT;
-        loop {
-            let ticks = self.ticks(of).await?;
-            if so(&ticks) {
-                return Ok(ticks);
-            }
-            if Instant::now() >= deadline {
-                bail!("waited {} s in vain for {awaited}: {ticks:?}", DAEMON_LIMIT.as_secs());
-            }
-            // Dagster tells nobody of a tick.
-            sleep(Duration::from_millis(250)).await;
-        }
+        // Dagster tells nobody of a tick.
+        let ticks = async || Ok(self.ticks(of).await?);
+        ask::until(awaited, DAEMON_LIMIT, ticks, |ticks| so(ticks)).await
     }
 
     /// Waits until at least so many runs have a worker in the cluster, and names those that have, oldest first.

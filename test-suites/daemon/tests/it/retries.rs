@@ -1,13 +1,10 @@
 //! Retries of whole runs.
 
-use std::time::Duration;
-
-use anyhow::bail;
+use suite_support::ask;
 use suite_support::calm;
 use suite_support::dagster::RunId;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Run, RunStatus, Suite};
-use tokio::time::{Instant, sleep};
 
 use crate::{Since, launch};
 
@@ -19,17 +16,10 @@ async fn failed(suite: &Suite, run: &RunId) -> anyhow::Result<Run> {
 
 /// A tag that Dagster adds when the run has its status already, and tells nobody.
 async fn tag(suite: &Suite, run: &RunId, key: &str) -> anyhow::Result<String> {
-    let deadline = Instant::now() + CLUSTER_LIMIT;
-    loop {
-        let seen = suite.dagster.run(run).await?;
-        if let Some(value) = seen.tag(key) {
-            return Ok(value.to_owned());
-        }
-        if Instant::now() >= deadline {
-            bail!("waited {} s in vain for the tag {key}: {seen:?}", CLUSTER_LIMIT.as_secs());
-        }
-        sleep(Duration::from_millis(250)).await;
-    }
+    let seen = async || Ok(suite.dagster.run(run).await?);
+    let tagged = |run: &Run| run.tag(key).is_some();
+    let run = ask::until(&format!("the tag {key}"), CLUSTER_LIMIT, seen, tagged).await?;
+    Ok(run.tag(key).unwrap_or_default().to_owned())
 }
 
 #[tokio::test]

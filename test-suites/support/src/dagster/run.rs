@@ -188,12 +188,25 @@ pub struct Location {
     pub name: String,
     /// Whether the webserver has read its definitions; `LOADING` while it does.
     pub load_status: String,
+    #[serde(rename = "locationOrLoadError")]
+    loaded: Option<Loaded>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Loaded {
+    server_id: Option<String>,
 }
 
 impl Location {
     /// Whether runs of its jobs can be launched.
     pub fn is_loaded(&self) -> bool {
         self.load_status == "LOADED"
+    }
+
+    /// The id of the code server that its definitions are from, another for each process; nothing while it is being loaded.
+    pub fn server(&self) -> Option<&str> {
+        self.loaded.as_ref()?.server_id.as_deref()
     }
 }
 
@@ -255,7 +268,10 @@ mod tests {
             json!({"__typename": "WorkspaceLocationEntry", "name": "code", "loadStatus": "LOADED",
                    "locationOrLoadError": inner})
         };
-        assert!(location("read", entry(json!({"__typename": "RepositoryLocation"}))).unwrap().is_loaded());
+        let loaded =
+            location("read", entry(json!({"__typename": "RepositoryLocation", "serverId": "5e"}))).unwrap();
+        assert!(loaded.is_loaded());
+        assert_eq!(loaded.server(), Some("5e"));
         let error = location(
             "read code location code",
             entry(json!({"__typename": "PythonError", "message": "ModuleNotFoundError: no repo\n", "stack": []})),
@@ -271,6 +287,8 @@ mod tests {
     fn a_location_that_loads_has_no_content_yet() {
         let answer = json!({"__typename": "WorkspaceLocationEntry", "name": "code", "loadStatus": "LOADING",
                             "locationOrLoadError": null});
-        assert!(!location("read", answer).unwrap().is_loaded());
+        let loading = location("read", answer).unwrap();
+        assert!(!loading.is_loaded());
+        assert_eq!(loading.server(), None);
     }
 }

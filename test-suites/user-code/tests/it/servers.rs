@@ -2,8 +2,9 @@
 
 use kube::ResourceExt;
 use serde_json::json;
+use suite_support::ask;
 use suite_support::cluster::{self, is_ready};
-use suite_support::dagster::{Error, Event};
+use suite_support::dagster::{Error, Event, Location};
 use suite_support::expect::{only, only_container};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{RunStatus, Suite};
@@ -46,16 +47,21 @@ async fn while_its_code_server_is_away_runs_go_on_and_launches_are_refused() -> 
     suite.succeeded(edition("away", "first_job"), async |_| Ok(())).await
 }
 
-/// A server that dies, and is not taken away: Kubernetes brings another.
+/// A server that dies, and is not taken away: Kubernetes brings another, and Dagster turns to it unasked.
 #[tokio::test]
 async fn after_its_code_server_was_killed_a_location_is_there_again() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let servers = await_server(&suite, "killed", "its code server", |pods| pods.len() == 1).await?;
     let first = only(&servers, "code server");
+    let before = suite.dagster.location("killed").await?;
     cluster::kill(&suite.user_pods(), &first.name_any()).await?;
     let another = |pods: &[_]| matches!(pods, [pod] if is_ready(pod) && pod.uid() != first.uid());
     await_server(&suite, "killed", "a new code server", another).await?;
-    suite.dagster.await_location("killed", CLUSTER_LIMIT).await?;
+    let now = async || Ok(suite.dagster.location("killed").await);
+    let turned = |now: &Result<Location, Error>| {
+        now.as_ref().is_ok_and(|now| now.server().is_some_and(|server| before.server() != Some(server)))
+    };
+    ask::until("Dagster to turn to the new code server", RUN_LIMIT, now, turned).await?;
     suite.succeeded(edition("killed", "first_job"), async |_| Ok(())).await
 }
 
