@@ -1,5 +1,6 @@
 {{/* What launching, watching and ending runs takes: the run launcher, the run monitor, k8s_job_executor and execute_k8s_job. */}}
 
+{{/* Called with (list $ namespace). */}}
 {{- define "dagster.rbac.rules" -}}
 - apiGroups: [batch]
   resources: [jobs]
@@ -7,10 +8,11 @@
 - apiGroups: [batch]
   resources: [jobs/status]
   verbs: [get]
-# An executor reads its own pod to make it the owner of its steps; Pipes clients start bare pods.
+# An executor reads its own pod to make it the owner of its steps; Pipes clients start bare pods. Both are done by runs, which have
+# this account in its own namespace alone.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [create, get, list, delete]
+  verbs: [{{ if eq (index . 1) (index . 0).Release.Namespace }}create, get, {{ end }}list, delete]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]
@@ -30,7 +32,7 @@ metadata:
   labels:
     {{- include "dagster.labels" $root | nindent 4 }}
 rules:
-  {{- include "dagster.rbac.rules" $root | nindent 2 }}
+  {{- include "dagster.rbac.rules" (list $root (index . 2)) | nindent 2 }}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use suite_support::cluster::{self, Select};
 use suite_support::dagster::Event;
 use suite_support::{Launch, Suite};
@@ -22,6 +22,25 @@ use suite_support::{Launch, Suite};
 /// A run of one step, which goes to the queue of its job and takes so long.
 fn slow(job: &str, seconds: u32) -> Launch {
     Launch::job(job).config(json!({"ops": {"slow_op": {"config": {"seconds": seconds}}}}))
+}
+
+/// The bucket that is there from the start.
+const BUCKET: &str = "dagster-scratch-80542c2";
+
+/// An executor's configuration that the run's pod reads from its environment: the chart says there where runs and steps belong.
+fn by_environment() -> Value {
+    json!({
+        "job_namespace": {"env": "DAGSTER_K8S_PIPELINE_RUN_NAMESPACE"},
+        "env_config_maps": ["dagster-pipeline-env"],
+    })
+}
+
+/// The keys in the bucket that begin so, as its listing tells of them.
+async fn in_s3(suite: &Suite, prefix: &str) -> anyhow::Result<Vec<String>> {
+    let url = format!("{}/{BUCKET}?list-type=2&prefix={prefix}", suite.contract.url("s3")?);
+    let listing = reqwest::get(&url).await?.error_for_status()?.text().await?;
+    let keys = listing.split("<Key>").skip(1).filter_map(|rest| rest.split("</Key>").next());
+    Ok(keys.map(str::to_owned).collect())
 }
 
 /// All pods of the release, Celery's workers among them.

@@ -10,7 +10,7 @@ use suite_support::expect::{labels_of_run, only_container};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, executor, words};
 use suite_support::{Launch, Run, Suite};
 
-use crate::{is_taken, slow, taker, workers};
+use crate::{BUCKET, by_environment, in_s3, is_taken, slow, taker, workers};
 
 /// Added to the priority of each of a run's steps.
 const PRIORITY: &str = "dagster-celery/run_priority";
@@ -20,8 +20,11 @@ async fn each_step_is_a_job_that_a_worker_of_its_queue_makes() -> anyhow::Result
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
     let image = suite.contract.image("dagster-test")?;
+    let mut how = by_environment();
+    how["job_image"] = json!(image);
     // A variable: the run's pod and those of its steps read it.
-    let config = executor(words(&json!({"env": "ENV_FACTOR"})), &json!({"job_image": image}));
+    let mut config = executor(words(&json!({"env": "ENV_FACTOR"})), &how);
+    config["resources"] = json!({"io_manager": {"config": {"s3_bucket": BUCKET}}});
     suite
         .succeeded(Launch::job("two_queues_job_celery_k8s").config(config), async |run| {
             assert_eq!(run.tag("dagster/image"), Some(image));
@@ -62,6 +65,12 @@ async fn each_step_is_a_job_that_a_worker_of_its_queue_makes() -> anyhow::Result
             for pod in suite.pods_of(run, "step_worker").await? {
                 assert_eq!(only_container(&pod).image.as_deref(), Some(image));
             }
+            // What the one step has handed on to the other.
+            let kept = in_s3(&suite, &format!("dagster/storage/{}/", run.run_id)).await?;
+            assert!(
+                kept.iter().any(|key| key.contains("/multiply_the_word/")),
+                "in S3 of this run: {kept:?}"
+            );
             Ok(())
         })
         .await

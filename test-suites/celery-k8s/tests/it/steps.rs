@@ -17,6 +17,7 @@ async fn a_step_s_pod_has_what_the_launcher_is_configured_with() -> anyhow::Resu
         .succeeded(Launch::job("volume_mount_job_celery_k8s"), async |run| {
             let (_, run_pod) = suite.completed(run).await?;
             let pod = suite.only_step(run).await?;
+            assert_eq!(run.tag("dagster/image"), Some(image));
             labels_of_run(&run_pod, run, "run_worker");
             labels_of_run(&pod, run, "step_worker");
             for pod in [&run_pod, &pod] {

@@ -107,11 +107,14 @@ async fn a_step_s_pod_inherits_what_the_launcher_is_configured_with() -> anyhow:
 #[tokio::test]
 async fn a_step_s_pod_combines_the_launcher_s_and_the_executor_s_configuration() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let (map, secret) = ("test-other-env-configmap", "test-other-env-secret");
+    let pull = json!({"name": "test-other-image-pull-secret"});
+    // Each twice: that is no error.
     let own = json!({
         "job_image": suite.contract.image("dagster-test")?,
-        "env_config_maps": ["test-other-env-configmap"],
-        "env_secrets": ["test-other-env-secret"],
-        "image_pull_secrets": [{"name": "test-other-image-pull-secret"}],
+        "env_config_maps": [map, map],
+        "env_secrets": [secret, secret],
+        "image_pull_secrets": [pull, pull],
         "labels": {"executor_label_key": "executor_label_value"},
     });
     let config = executor(words(&json!(2)), &own);
@@ -134,6 +137,7 @@ async fn a_step_s_pod_combines_the_launcher_s_and_the_executor_s_configuration()
             }
             let mut pulled_with = pull_secrets(pod);
             pulled_with.sort_unstable();
+            pulled_with.dedup();
             assert_eq!(pulled_with, ["test-image-pull-secret", "test-other-image-pull-secret"]);
             // The run's own pod has the launcher's alone.
             let (_, run_pod) = suite.completed(run).await?;

@@ -90,6 +90,10 @@ async fn each_part_has_the_environment_that_it_was_given() -> anyhow::Result<()>
     let of_daemon = variable(&system, DAEMON, "TEST_SET_ENV_VAR").await?;
     assert_eq!(of_daemon.as_deref(), Some("test_daemon_env_var"));
     assert_eq!(variable(&user, CODE_SERVER, "TEST_SET_ENV_VAR").await?, None);
+    let of_map = variable(&user, CODE_SERVER, "TEST_DEPLOYMENT_ENV_VAR").await?;
+    assert_eq!(of_map.as_deref(), Some("foobar"));
+    let of_secret = variable(&user, CODE_SERVER, "WORD_FACTOR").await?;
+    assert_eq!(of_secret.as_deref(), Some("2"));
     // A field of the pod.
     let name = pod(&user, CODE_SERVER).await?.name_any();
     assert_eq!(variable(&user, CODE_SERVER, "MY_POD_NAME").await?, Some(name));

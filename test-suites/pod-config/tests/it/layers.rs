@@ -14,6 +14,11 @@ fn layer(pod: &Pod) -> Option<&str> {
     pod.labels().get("layer").map(String::as_str)
 }
 
+/// Where a container has volumes.
+fn mounts(container: &Container) -> Vec<&str> {
+    container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str()).collect()
+}
+
 #[tokio::test]
 async fn the_launcher_and_the_code_location_both_make_the_run_s_pod() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
@@ -33,8 +38,7 @@ async fn the_launcher_and_the_code_location_both_make_the_run_s_pod() -> anyhow:
             assert_eq!(label, Some("run_launcher_label_value"));
             assert_eq!(layer(&pod), Some("location"), "what both say is the code location's");
             assert_eq!(pull_secrets(&pod), ["test-image-pull-secret"]);
-            let mounts = only_container(&pod).volume_mounts.iter().flatten();
-            let paths: Vec<&str> = mounts.map(|mount| mount.mount_path.as_str()).collect();
+            let paths = mounts(only_container(&pod));
             for path in ["/launcher-volume", "/location-volume"] {
                 assert!(paths.contains(&path), "{path} is not among {paths:?}");
             }
@@ -53,6 +57,7 @@ async fn a_tag_of_the_job_makes_the_run_s_pod_and_one_of_the_run_takes_its_place
             assert_eq!(layer(&pod), Some("AT_JOB"));
             let container = only_container(&pod);
             assert_eq!(variable(container, "AT_JOB"), Some("yes"));
+            assert!(mounts(container).contains(&"/at-job"), "{:?}", mounts(container));
             let (maps, secrets) = sources(container);
             assert!(maps.contains(&"test-other-env-configmap"), "{maps:?}");
             assert!(secrets.contains(&"test-other-env-secret"), "{secrets:?}");
@@ -67,6 +72,7 @@ async fn a_tag_of_the_job_makes_the_run_s_pod_and_one_of_the_run_takes_its_place
             // A tag has one value: Dagster does not merge the two.
             let container = only_container(&pod);
             assert_eq!(variable(container, "AT_JOB"), None);
+            assert!(!mounts(container).contains(&"/at-job"), "{:?}", mounts(container));
             let (maps, secrets) = sources(container);
             assert!(!maps.contains(&"test-other-env-configmap"), "{maps:?}");
             assert!(!secrets.contains(&"test-other-env-secret"), "{secrets:?}");
@@ -122,8 +128,7 @@ fn made_of(pod: &Pod, levels: &[&str], number: u32) {
     };
 
     let (maps, secrets) = sources(container);
-    let mounts: Vec<&str> =
-        container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str()).collect();
+    let mounts = mounts(container);
     let volumes: Vec<&str> = spec.volumes.iter().flatten().map(|volume| volume.name.as_str()).collect();
     let pulls = pull_secrets(pod);
     assert!(pulls.contains(&"test-image-pull-secret"), "the launcher's is not among {pulls:?} of {what}");

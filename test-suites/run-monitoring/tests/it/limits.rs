@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::json;
 use suite_support::dagster::Event;
-use suite_support::jobs::{RUN_LIMIT, in_process, words};
+use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, in_process, words};
 use suite_support::{Launch, RunStatus, Suite, monitoring};
 
 #[tokio::test]
@@ -25,7 +25,12 @@ async fn a_run_that_takes_longer_than_its_tag_allows_is_ended() -> anyhow::Resul
             let events = suite.dagster.events(&run.run_id).await?;
             let told = events.iter().any(|event| event.message.contains("maximum runtime of 60"));
             assert!(told, "no event tells of the limit");
-            Ok(())
+            let start = events.iter().find(|event| event.is("RUN_START")).context("no RUN_START")?;
+            let end = events.iter().find(|event| event.is("RUN_FAILURE")).context("no RUN_FAILURE")?;
+            let after = end.since(start).context("events without times")?;
+            assert!(after.as_secs() >= 60, "it was ended after {after:?}");
+            // Its pod too, which did not heed it.
+            Ok(suite.await_nothing_left_of(&run.run_id, CLUSTER_LIMIT).await?)
         })
         .await
 }

@@ -61,7 +61,7 @@ async fn after_its_code_server_was_killed_a_location_is_there_again() -> anyhow:
     let turned = |now: &Result<Location, Error>| {
         now.as_ref().is_ok_and(|now| now.server().is_some_and(|server| before.server() != Some(server)))
     };
-    ask::until("Dagster to turn to the new code server", RUN_LIMIT, now, turned).await?;
+    ask::until("Dagster to turn to the new code server", RUN_LIMIT, now, turned).await??;
     suite.succeeded(edition("killed", "first_job"), async |_| Ok(())).await
 }
 

@@ -12,7 +12,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use suite_support::contract::Contract;
 
-use crate::render::rights::rules;
+use crate::render::rights::{rules, rules_elsewhere};
 
 /// The account of the release `rights`, in the namespace of its own role, where no run starts.
 const SYSTEM: &str = "rights-dagster";
@@ -51,28 +51,28 @@ async fn rights(client: &Client, namespace: &str) -> anyhow::Result<BTreeSet<Rig
     Ok(rights)
 }
 
-/// The rights that the charts are to give.
-fn given() -> BTreeSet<Right> {
+/// These rules one by one.
+fn each(rules: &Value) -> BTreeSet<Right> {
     let texts = |value: &Value| -> Vec<String> {
         value.as_array().into_iter().flatten().filter_map(|text| Some(text.as_str()?.to_owned())).collect()
     };
-    let mut given = BTreeSet::new();
-    for rule in rules().as_array().into_iter().flatten() {
+    let mut each = BTreeSet::new();
+    for rule in rules.as_array().into_iter().flatten() {
         for group in texts(&rule["apiGroups"]) {
             for resource in texts(&rule["resources"]) {
-                given.extend(
+                each.extend(
                     texts(&rule["verbs"]).into_iter().map(|verb| (verb, group.clone(), resource.clone())),
                 );
             }
         }
     }
-    given
+    each
 }
 
 #[tokio::test]
 async fn an_account_has_the_rights_of_its_role_and_none_besides() -> anyhow::Result<()> {
     let contract = Contract::from_env()?;
-    for (of, name) in [("rights", SYSTEM), ("runs", CODE)] {
+    for (of, name, given) in [("rights", SYSTEM, rules_elsewhere()), ("runs", CODE, rules())] {
         let client = account(&contract, of, name).await?;
         // What everybody may do, such as ask for one's own rights.
         let nobody = account(&contract, of, "default").await?;
@@ -81,7 +81,7 @@ async fn an_account_has_the_rights_of_its_role_and_none_besides() -> anyhow::Res
             let everybody = rights(&nobody, namespace).await?;
             let own: BTreeSet<Right> =
                 rights(&client, namespace).await?.difference(&everybody).cloned().collect();
-            let expected = if role == "runs" { given() } else { BTreeSet::new() };
+            let expected = if role == "runs" { each(&given) } else { BTreeSet::new() };
             assert_eq!(own, expected, "{name} in {role}");
         }
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::helm::{self, Chart, RENDER_LIMIT, refusal};
 use crate::schema::{Place, Schemas};
-use crate::values::{Document, document, documents, merged};
+use crate::values::{Document, defaults, document, documents, merged};
 
 /// What helm says of the values of one chart, each of which it tells below the chart's name.
 fn about<'a>(chart: &str, refusal: &'a str) -> impl Iterator<Item = &'a str> {
@@ -34,15 +34,24 @@ async fn refused(document: &Document, values: &Value) -> anyhow::Result<String> 
     rendered.err().ok_or_else(|| anyhow::anyhow!("{}: nothing is refused", document.name))
 }
 
-/// What other charts may have keys for as well, what stands for charts of somebody else, and what only the schema of a
-/// chart judges that is not deployed.
-fn is_open(place: &Place, values: &Value) -> bool {
-    let mut open = vec!["/global", "/postgresql", "/rabbitmq", "/redis"];
-    if values["dagster-user-deployments"]["enableSubchart"] == false {
-        open.push("/dagster-user-deployments");
-    }
+/// Where other charts may have keys as well, and what only the schema of a chart judges that is not deployed.
+fn open(document: &Document) -> anyhow::Result<Vec<&'static str>> {
+    let values = merged(&defaults(document.chart)?, &document.values);
+    let conditions = [
+        ("/dagster-user-deployments", "enableSubchart"),
+        ("/postgresql", "enabled"),
+        ("/rabbitmq", "enabled"),
+        ("/redis", "internal"),
+    ];
+    let off = conditions.into_iter().filter(|(chart, condition)| {
+        values.pointer(&format!("{chart}/{condition}")) == Some(&Value::Bool(false))
+    });
+    Ok(off.map(|(chart, _)| chart).chain(["/global"]).collect())
+}
+
+fn is_below(place: &Place, folders: &[&str]) -> bool {
     let below = |rest: &str| rest.is_empty() || rest.starts_with('/');
-    open.iter().any(|open| place.pointer.strip_prefix(open).is_some_and(below))
+    folders.iter().any(|folder| place.pointer.strip_prefix(folder).is_some_and(below))
 }
 
 #[tokio::test]
@@ -50,7 +59,8 @@ async fn unknown_keys_are_refused_wherever_they_stand() -> anyhow::Result<()> {
     for document in documents()? {
         let mut values = document.values.clone();
         let mut closed = Schemas::of(document.chart)?.places(&document.values);
-        closed.retain(|place| place.described && !place.leaf && !is_open(place, &values));
+        let open = open(&document)?;
+        closed.retain(|place| place.described && !place.leaf && !is_below(place, &open));
         assert!(!closed.is_empty(), "{}: no folder of known keys", document.name);
         for place in &closed {
             values.pointer_mut(&place.pointer).expect("a place of this document")["unheardOf"] = json!(1);

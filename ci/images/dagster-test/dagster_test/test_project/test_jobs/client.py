@@ -38,13 +38,13 @@ def await_pod(context) -> None:
     context.log.info(kubernetes.retrieve_pod_logs(config["pod"], own_namespace()))
 
 
-@op(config_schema={"job": Field(StringSource)})
+@op(config_schema={"job": Field(StringSource), "seconds": Field(Float, default_value=60.0)})
 def await_k8s_job(context) -> None:
-    name = context.op_config["job"]
+    name, seconds = context.op_config["job"], context.op_config["seconds"]
     kubernetes = in_cluster()
     kubernetes.wait_for_job(name, own_namespace(), wait_time_between_attempts=0.5)
     [pod] = kubernetes.wait_for_job_to_have_pods(name, own_namespace(), wait_time_between_attempts=0.5)
-    kubernetes.wait_for_job_success(name, own_namespace(), wait_time_between_attempts=0.5)
+    kubernetes.wait_for_job_success(name, own_namespace(), wait_timeout=seconds, wait_time_between_attempts=0.5)
     context.log.info(f"{name} had {pod.metadata.name}")
 
 

@@ -34,7 +34,9 @@ JOB_CONFIG = {
             {"config_map_ref": {"name": "test-other-env-configmap"}},
             {"secret_ref": {"name": "test-other-env-secret"}},
         ],
+        "volume_mounts": [{"name": "at-job", "mount_path": "/at-job"}],
     },
+    "pod_spec_config": {"volumes": [{"name": "at-job", "empty_dir": {}}]},
     "pod_template_spec_metadata": {"labels": {"layer": "AT_JOB"}},
 }
 
