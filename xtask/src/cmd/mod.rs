@@ -24,7 +24,7 @@ pub use group::{Group, mark, mark_of_ours, reap};
 const TAIL_LINES: usize = 25;
 /// How long outputs are read on after a program's end.
 const LINGER: Duration = Duration::from_secs(1);
-/// A longer line is taken for several.
+/// A longer line is taken for several by who reads lines; what is kept is the program's own bytes.
 const LINE_MAX: u64 = 1 << 20;
 
 type OnLine<'a> = Box<dyn FnMut(&str) + Send + 'a>;
@@ -151,7 +151,7 @@ impl<'a> Run<'a> {
         let stdout = child.child.stdout.take().context("standard output was not captured")?;
         let stderr = child.child.stderr.take().context("standard error was not captured")?;
         let mut tail = Tail::default();
-        let mut out = String::new();
+        let mut out: Vec<u8> = Vec::new();
         let bytes = self.stdin.take();
         let feed = async {
             if let (Some(mut pipe), Some(bytes)) = (stdin, bytes) {
@@ -163,18 +163,18 @@ impl<'a> Run<'a> {
         let read = async {
             let (mut stdout, mut stderr) = (Lines::new(stdout), Lines::new(stderr));
             loop {
-                let (line, is_stdout) = tokio::select! {
-                    line = stdout.next(), if !stdout.done => (line, true),
-                    line = stderr.next(), if !stderr.done => (line, false),
+                let (bytes, is_stdout) = tokio::select! {
+                    bytes = stdout.next(), if !stdout.done => (bytes, true),
+                    bytes = stderr.next(), if !stderr.done => (bytes, false),
                     else => break,
                 };
-                let Some(line) = line else { continue };
+                let Some(bytes) = bytes else { continue };
+                if is_stdout && self.keep_stdout {
+                    out.extend_from_slice(&bytes);
+                }
+                let line = shown(&bytes);
                 if let Some(f) = &mut on_line {
                     f(&line);
-                }
-                if is_stdout && self.keep_stdout {
-                    out.push_str(&line);
-                    out.push('\n');
                 }
                 // Docker's classic builder colours errors also where no terminal is.
                 tail.push(console::strip_ansi_codes(&line).into_owned());
@@ -199,7 +199,8 @@ impl<'a> Run<'a> {
                 if !lingers {
                     child.disarm();
                 }
-                Ok(Output { status, stdout: out, tail: tail.text(), shown: self.shown })
+                let stdout = String::from_utf8_lossy(&out).into_owned();
+                Ok(Output { status, stdout, tail: tail.text(), shown: self.shown })
             }
             Err(_) => {
                 let limit = text::seconds(self.deadline);
@@ -247,8 +248,7 @@ fn not_started(shown: &str, error: std::io::Error) -> anyhow::Error {
     }
 }
 
-/// Splits a stream into lines; bytes that are not UTF-8 are replaced, of a progress bar's states (`\r`) the last
-/// counts.
+/// Splits a stream into lines.
 struct Lines<R> {
     reader: BufReader<R>,
     /// What was read of the next line, kept here because reading may be given up for the other stream.
@@ -261,8 +261,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         Lines { reader: BufReader::new(stream), partial: Vec::new(), done: false }
     }
 
-    /// The next line, or nothing at the end.
-    async fn next(&mut self) -> Option<String> {
+    /// The next line with its end, or nothing at the stream's.
+    async fn next(&mut self) -> Option<Vec<u8>> {
         let read = (&mut self.reader).take(LINE_MAX).read_until(b'\n', &mut self.partial).await;
         if !matches!(read, Ok(1..)) {
             self.done = true;
@@ -270,11 +270,15 @@ impl<R: AsyncRead + Unpin> Lines<R> {
                 return None;
             }
         }
-        let bytes = std::mem::take(&mut self.partial);
-        let text = String::from_utf8_lossy(&bytes);
-        let text = text.trim_end_matches(['\n', '\r']);
-        Some(text.rsplit('\r').next().unwrap_or(text).to_owned())
+        Some(std::mem::take(&mut self.partial))
     }
+}
+
+/// A line as it is shown: bytes that are not UTF-8 are replaced, of a progress bar's states (`\r`) the last counts.
+fn shown(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let text = text.trim_end_matches(['\n', '\r']);
+    text.rsplit('\r').next().unwrap_or(text).to_owned()
 }
 
 /// The last lines of an output.
@@ -378,5 +382,21 @@ mod tests {
         let input = vec![b'x'; 3 << 20];
         let output = Run::new(cmd!(sh, "cat"), SOON).stdin(input).success().await.unwrap();
         assert_eq!(output.stdout.matches('x').count(), 3 << 20);
+    }
+
+    #[tokio::test]
+    async fn a_line_of_any_length_is_kept_as_it_is() {
+        let sh = Shell::new().unwrap();
+        // One byte, so that a cut at a round number falls into a character.
+        let line = format!("x{}", "é".repeat(3 << 19));
+        let mut pieces = 0;
+        let output = Run::new(cmd!(sh, "cat"), SOON)
+            .stdin(line.clone())
+            .on_line(|_| pieces += 1)
+            .success()
+            .await
+            .unwrap();
+        assert!(output.stdout == line, "it was changed");
+        assert!(pieces > 1, "a program without line ends would fill the memory");
     }
 }
