@@ -18,6 +18,8 @@ pub const DOCKER_HOST: &str = "DOCKER_HOST";
 pub const HOME: &str = "HOME";
 /// The cargo that runs us, set by cargo.
 pub const CARGO: &str = "CARGO";
+/// The folder of the package whose program runs, set by cargo.
+pub const CARGO_MANIFEST_DIR: &str = "CARGO_MANIFEST_DIR";
 /// Where programs are looked for.
 pub const PATH: &str = "PATH";
 /// `true` in a job of GitHub Actions, which shows errors beside the run.

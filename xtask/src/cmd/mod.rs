@@ -90,8 +90,8 @@ impl<'a> Run<'a> {
         self
     }
 
-    /// For a cargo of our own: takes away what the cargo that runs us has set about our package. Build scripts watch
-    /// these variables, and would run anew for each of the two.
+    /// For a cargo of our own, and for tests of other packages: takes away what the cargo that runs us has set about our
+    /// package. Build scripts watch these variables, and would run anew for each of the two.
     #[must_use]
     pub fn as_cargo(mut self) -> Self {
         for name in env::Env::set_by_cargo() {

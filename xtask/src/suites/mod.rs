@@ -241,7 +241,9 @@ async fn run_one(
                 let sh = in_folder(&binary.folder);
                 let command =
                     sh.as_ref().map(|sh| cmd!(sh, "{program} --exact {name} --nocapture --test-threads 1"));
-                process::run(command, environment, limit, &log).await
+                let mut environment = environment.clone();
+                environment.insert(crate::env::CARGO_MANIFEST_DIR.to_owned(), binary.folder.to_string());
+                process::run(command, &environment, limit, &log).await
             }
             Work::Command(command, folder) => {
                 let sh = in_folder(folder);

@@ -46,8 +46,10 @@ pub(super) async fn run(
     let mut file = std::fs::File::create(log).with_context(|| format!("write {log}"))?;
     let mut seen = Seen::default();
     // It is told its limit so that it can say why it takes so long, before it is ended.
-    let mut run =
-        Run::new(command, limit).forget_stdout().env(crate::env::suite::TIMEOUT, limit.as_secs().to_string());
+    let mut run = Run::new(command, limit)
+        .as_cargo()
+        .forget_stdout()
+        .env(crate::env::suite::TIMEOUT, limit.as_secs().to_string());
     for (name, value) in environment {
         run = run.env(name, value);
     }
@@ -154,6 +156,12 @@ mod tests {
         let script = "echo suite is $K8S_TEST_SUITE, for $K8S_TEST_TIMEOUT s";
         let end = ended(script, Duration::from_secs(20)).await;
         assert_eq!((end.outcome, end.tail.trim()), (Outcome::Passed, "suite is example, for 20 s"));
+    }
+
+    #[tokio::test]
+    async fn a_test_is_told_nothing_of_our_own_package() {
+        let end = ended("echo it is [$CARGO_PKG_NAME$CARGO_MANIFEST_DIR]", Duration::from_secs(20)).await;
+        assert_eq!(end.tail.trim(), "it is []");
     }
 
     #[tokio::test]
