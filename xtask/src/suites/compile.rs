@@ -1,11 +1,14 @@
 //! Test binaries of cargo packages: built once for all suites, and asked for their tests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize;
+use tempfile::TempPath;
 use xshell::{Shell, cmd};
 
 use crate::cmd::Run as Command;
@@ -17,12 +20,38 @@ use crate::exit::{Exit, ExitWith, coded};
 const BUILD: Duration = Duration::from_secs(30 * 60);
 
 /// A test binary.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Binary {
     /// The program.
     pub program: Utf8PathBuf,
     /// The package's folder, where cargo runs tests.
     pub folder: Utf8PathBuf,
+    /// The program's name of ours, which goes when nobody has it any more.
+    _own: Option<Arc<TempPath>>,
+}
+
+impl Binary {
+    /// Gives the program a name of our own: a build during the run, also one by hand, puts another program in the place of
+    /// the first. It lies beside that, because tests may look for files by their program's place.
+    fn hold(&mut self) -> Result<()> {
+        let Binary { program, _own: own, .. } = self;
+        let (Some(folder), Some(name)) = (program.parent(), program.file_name()) else { return Ok(()) };
+        let prefix = format!("{name}.");
+        let link = |path: &std::path::Path| match std::fs::hard_link(&*program, path) {
+            // There are file systems without links.
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                std::fs::copy(&*program, path).map(|_| ())
+            }
+            linked => linked,
+        };
+        let held = tempfile::Builder::new().prefix(&prefix).make_in(folder, link);
+        let held = held.with_context(|| format!("link {program} in its folder"))?.into_temp_path();
+        if let Some(path) = Utf8Path::from_path(&held) {
+            *program = path.to_owned();
+            *own = Some(Arc::new(held));
+        }
+        Ok(())
+    }
 }
 
 /// The test binaries of each package.
@@ -70,7 +99,8 @@ pub async fn compile(cargo: &str, root: &Utf8Path, suites: &[Suite], events: &Ev
             ),
         ));
     }
-    let compiled = binaries(&output.stdout).or_exit(Exit::Environment)?;
+    let mut compiled = binaries(&output.stdout).or_exit(Exit::Environment)?;
+    compiled.0.values_mut().flatten().try_for_each(Binary::hold).or_exit(Exit::Environment)?;
     for package in packages {
         if compiled.binaries(package).is_empty() {
             crate::fail!(Exit::Usage, "the package {package} has no tests; put them under its tests/ folder");
@@ -108,7 +138,11 @@ fn binaries(messages: &str) -> Result<Compiled> {
         let (Some(program), Some(manifest)) = (message.executable, message.manifest_path) else { continue };
         if message.reason == "compiler-artifact" && message.profile.test {
             let folder = manifest.parent().unwrap_or(&manifest).to_owned();
-            found.0.entry(package_name(&message.package_id)).or_default().push(Binary { program, folder });
+            found.0.entry(package_name(&message.package_id)).or_default().push(Binary {
+                program,
+                folder,
+                _own: None,
+            });
         }
     }
     Ok(found)
@@ -232,12 +266,32 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = Utf8Path::from_path(folder.path()).unwrap();
         let program = program(root, "");
-        let binary = Binary { program, folder: root.to_owned() };
+        let binary = Binary { program, folder: root.to_owned(), _own: None };
         let compiled = Compiled(BTreeMap::from([("one".to_owned(), vec![binary])]));
         let error = super::super::select(&[suite("one")], &compiled, &[]).await.unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
         let told = crate::exit::message(&error);
         assert!(told.contains("one/default has no tests"), "{told}");
+    }
+
+    #[test]
+    fn a_build_during_a_run_does_not_change_its_tests() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(folder.path()).unwrap();
+        let built = program(root, "echo first");
+        let mut binary = Binary { program: built.clone(), folder: root.to_owned(), _own: None };
+        binary.hold().unwrap();
+        // As linkers do.
+        std::fs::remove_file(&built).unwrap();
+        program(root, "echo second");
+        let held = binary.program.clone();
+        assert_eq!(held.parent(), built.parent());
+        assert!(std::fs::read_to_string(&held).unwrap().contains("first"));
+        let of_test = binary.clone();
+        drop(binary);
+        assert!(held.exists());
+        drop(of_test);
+        assert!(!held.exists() && built.exists());
     }
 
     #[test]
@@ -248,11 +302,9 @@ mod tests {
 {"reason":"build-finished","success":true}
 "#;
         let found = binaries(messages).unwrap();
-        let expected = Binary {
-            program: "/w/target/debug/deps/it-1".into(),
-            folder: "/w/test-suites/k8s-run-launcher".into(),
-        };
-        assert_eq!(found.binaries("k8s-run-launcher"), [expected]);
+        let [binary] = found.binaries("k8s-run-launcher") else { panic!("{found:?}") };
+        assert_eq!(binary.program, "/w/target/debug/deps/it-1");
+        assert_eq!(binary.folder, "/w/test-suites/k8s-run-launcher");
         assert!(found.binaries("suite-support").is_empty());
     }
 

@@ -243,7 +243,7 @@ async fn run_one(
                     sh.as_ref().map(|sh| cmd!(sh, "{program} --exact {name} --nocapture --test-threads 1"));
                 let mut environment = environment.clone();
                 environment.insert(crate::env::CARGO_MANIFEST_DIR.to_owned(), binary.folder.to_string());
-                process::run(command, &environment, limit, &log).await
+                process::run(command, &environment, limit, &log).await.map(process::Ended::of_one_test)
             }
             Work::Command(command, folder) => {
                 let sh = in_folder(folder);

@@ -25,13 +25,27 @@ pub(super) struct Ended {
     pub(super) outcome: Outcome,
     pub(super) reason: Option<String>,
     pub(super) tail: String,
+    /// How many tests have passed, as a Rust test binary says in its closing line.
+    passed: Option<usize>,
 }
 
 impl Ended {
     /// It did not even start, because the suite's time was over.
     pub(super) fn out_of_time(limit: Duration) -> Ended {
         let reason = format!("it did not start: the suite's {} were over", text::seconds(limit));
-        Ended { outcome: Outcome::TimedOut, reason: Some(reason), tail: String::new() }
+        Ended { outcome: Outcome::TimedOut, reason: Some(reason), tail: String::new(), passed: None }
+    }
+
+    /// The end of a Rust test binary that was asked for one test: it ends well also where it has no test of that name.
+    pub(super) fn of_one_test(self) -> Ended {
+        if self.outcome.is_failure() || self.passed == Some(1) {
+            return self;
+        }
+        let why = match self.passed {
+            Some(_) => "its binary has no such test any more, or has it marked #[ignore]",
+            None => "its process ended with status 0 before the test had ended",
+        };
+        Ended { outcome: Outcome::Failed, reason: Some(why.to_owned()), ..self }
     }
 }
 
@@ -62,19 +76,24 @@ pub(super) async fn run(
         .output()
         .await;
     let tail = Vec::from(std::mem::take(&mut seen.tail)).join("\n");
-    Ok(match output {
-        Ok(output) if output.status.success() => Ended { outcome: Outcome::Passed, reason: None, tail },
+    let (outcome, reason) = match output {
+        Ok(output) if output.status.success() => (Outcome::Passed, None),
         Ok(output) => {
-            let reason =
-                seen.reason.unwrap_or_else(|| format!("it ended with {}", text::status(output.status)));
-            Ended { outcome: Outcome::Failed, reason: Some(reason), tail }
+            let ended = || format!("it ended with {}", text::status(output.status));
+            (Outcome::Failed, Some(seen.reason.unwrap_or_else(ended)))
         }
         Err(error) if error.is::<TimedOut>() => {
-            let reason = format!("it did not end within {}", text::seconds(limit));
-            Ended { outcome: Outcome::TimedOut, reason: Some(reason), tail }
+            (Outcome::TimedOut, Some(format!("it did not end within {}", text::seconds(limit))))
         }
         Err(error) => return Err(error),
-    })
+    };
+    Ok(Ended { outcome, reason, tail, passed: seen.passed })
+}
+
+/// How many tests have passed by a closing line: `test result: ok. 1 passed; 0 failed; …`.
+fn passed(line: &str) -> Option<usize> {
+    let (before, _) = line.strip_prefix("test result: ")?.split_once(" passed")?;
+    before.rsplit(' ').next()?.parse().ok()
 }
 
 /// How much of a compared value stands in a reason, in characters.
@@ -93,11 +112,14 @@ struct Seen {
     backtrace: bool,
     /// How many of the two compared values stand in the reason.
     compared: usize,
+    /// How many tests have passed, by the last line that tells it.
+    passed: Option<usize>,
 }
 
 impl Seen {
     fn line(&mut self, line: &str) {
         let text = line.trim();
+        self.passed = passed(text).or(self.passed);
         // Of Rust, and of anyhow with a capital letter.
         let begins = text.eq_ignore_ascii_case("stack backtrace:");
         let frame = text.starts_with("at ")
@@ -213,6 +235,29 @@ mod tests {
     async fn without_a_message_the_status_is_the_reason() {
         let end = ended("exit 7", Duration::from_secs(20)).await;
         assert_eq!(end.reason.as_deref(), Some("it ended with status 7"));
+    }
+
+    #[tokio::test]
+    async fn a_test_that_its_binary_did_not_run_has_not_passed() {
+        let one = async |script: &str| {
+            let end = ended(script, Duration::from_secs(20)).await.of_one_test();
+            (end.outcome, end.reason.unwrap_or_default())
+        };
+        let closing = |counts: &str| {
+            format!("echo; echo 'test result: ok. {counts}; 0 measured; 7 filtered out; finished in 0.01s'")
+        };
+        let (outcome, _) = one(&closing("1 passed; 0 failed; 0 ignored")).await;
+        assert_eq!(outcome, Outcome::Passed);
+        for counts in ["0 passed; 0 failed; 0 ignored", "0 passed; 0 failed; 1 ignored"] {
+            let (outcome, reason) = one(&closing(counts)).await;
+            assert_eq!(outcome, Outcome::Failed);
+            assert!(reason.contains("no such test any more"), "{reason}");
+        }
+        let (outcome, reason) = one("echo 'test a ...'").await;
+        assert_eq!(outcome, Outcome::Failed);
+        assert!(reason.contains("before the test had ended"), "{reason}");
+        // What it says itself comes first.
+        assert_eq!(one("echo 'Error: no pod'; exit 1").await, (Outcome::Failed, "no pod".to_owned()));
     }
 
     #[tokio::test]
