@@ -26,6 +26,8 @@ pub struct Binary {
     pub program: Utf8PathBuf,
     /// The package's folder, where cargo runs tests.
     pub folder: Utf8PathBuf,
+    /// What tells it from the others of its package.
+    pub target: String,
     /// The program's name of ours, which goes when nobody has it any more.
     _own: Option<Arc<TempPath>>,
 }
@@ -121,6 +123,26 @@ struct Message {
     package_id: String,
     #[serde(default)]
     profile: Profile,
+    #[serde(default)]
+    target: Target,
+}
+
+#[derive(Default, Deserialize)]
+struct Target {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    kind: Vec<String>,
+}
+
+impl Target {
+    /// What no other target of the package is called: a library's often has the name of a program's.
+    fn id(self) -> String {
+        match self.kind.first().map(String::as_str) {
+            None | Some("test") => self.name,
+            Some(kind) => format!("{kind}/{}", self.name),
+        }
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -138,11 +160,8 @@ fn binaries(messages: &str) -> Result<Compiled> {
         let (Some(program), Some(manifest)) = (message.executable, message.manifest_path) else { continue };
         if message.reason == "compiler-artifact" && message.profile.test {
             let folder = manifest.parent().unwrap_or(&manifest).to_owned();
-            found.0.entry(package_name(&message.package_id)).or_default().push(Binary {
-                program,
-                folder,
-                _own: None,
-            });
+            let binary = Binary { program, folder, target: message.target.id(), _own: None };
+            found.0.entry(package_name(&message.package_id)).or_default().push(binary);
         }
     }
     Ok(found)
@@ -229,12 +248,17 @@ fn names(listing: &str) -> Vec<String> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::{Test, Work};
     use super::*;
 
     fn suite(package: &str) -> Suite {
         let text = format!("namespaces: {{user: u}}\nrun: {{tests: {package}}}\n");
         let file: crate::config::SuiteFile = crate::config::parse("suite.yaml".into(), &text).unwrap();
         file.resolve(&Utf8Path::new("/w/test-suites").join(package), "default").unwrap()
+    }
+
+    fn binary(program: Utf8PathBuf, target: &str) -> Binary {
+        Binary { program, folder: "/w".into(), target: target.to_owned(), _own: None }
     }
 
     fn program(folder: &Utf8Path, script: &str) -> Utf8PathBuf {
@@ -265,8 +289,7 @@ mod tests {
     async fn a_suite_whose_package_has_no_test_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let root = Utf8Path::from_path(folder.path()).unwrap();
-        let program = program(root, "");
-        let binary = Binary { program, folder: root.to_owned(), _own: None };
+        let binary = binary(program(root, ""), "it");
         let compiled = Compiled(BTreeMap::from([("one".to_owned(), vec![binary])]));
         let error = super::super::select(&[suite("one")], &compiled, &[]).await.unwrap_err();
         assert_eq!(Exit::of(&error), Exit::Usage);
@@ -274,12 +297,37 @@ mod tests {
         assert!(told.contains("one/default has no tests"), "{told}");
     }
 
+    #[tokio::test]
+    async fn tests_of_one_name_in_two_files_are_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(folder.path()).unwrap();
+        let lists = |target: &str, listing: &str| {
+            let folder = root.join(target);
+            std::fs::create_dir_all(&folder).unwrap();
+            let script = format!("case \"$*\" in *--ignored*) ;; *) echo '{listing}';; esac");
+            binary(program(&folder, &script), target)
+        };
+        let (a, b, empty) = (lists("a", "smoke: test"), lists("b", "smoke: test"), lists("lib/one", ""));
+        let selected = async |binaries: &[&Binary], filters: &[String]| {
+            let binaries = binaries.iter().map(|binary| (*binary).clone()).collect();
+            let compiled = Compiled(BTreeMap::from([("one".to_owned(), binaries)]));
+            super::super::select(&[suite("one")], &compiled, filters).await.unwrap().concat()
+        };
+        let names = |tests: &[Test]| tests.iter().map(|test| test.name().to_owned()).collect::<Vec<_>>();
+        let tests = selected(&[&a, &b, &empty], &[]).await;
+        assert_eq!(names(&tests), ["a::smoke", "b::smoke"]);
+        // The binary itself knows nothing of that.
+        assert!(tests.iter().all(|test| matches!(&test.work, Work::Binary(_, name) if name == "smoke")));
+        assert_eq!(names(&selected(&[&a, &b], &["b::".to_owned()]).await), ["b::smoke"]);
+        assert_eq!(names(&selected(&[&a, &empty], &[]).await), ["smoke"]);
+    }
+
     #[test]
     fn a_build_during_a_run_does_not_change_its_tests() {
         let folder = tempfile::tempdir().unwrap();
         let root = Utf8Path::from_path(folder.path()).unwrap();
         let built = program(root, "echo first");
-        let mut binary = Binary { program: built.clone(), folder: root.to_owned(), _own: None };
+        let mut binary = binary(built.clone(), "it");
         binary.hold().unwrap();
         // As linkers do.
         std::fs::remove_file(&built).unwrap();
@@ -297,14 +345,16 @@ mod tests {
     #[test]
     fn finds_test_binaries_among_cargos_messages() {
         let messages = r#"
-{"reason":"compiler-artifact","package_id":"path+file:///w/test-suites/support#suite-support@0.1.0","manifest_path":"/w/test-suites/support/Cargo.toml","executable":null,"profile":{"test":false}}
-{"reason":"compiler-artifact","package_id":"path+file:///w/test-suites/k8s-run-launcher#0.1.0","manifest_path":"/w/test-suites/k8s-run-launcher/Cargo.toml","executable":"/w/target/debug/deps/it-1","profile":{"test":true}}
+{"reason":"compiler-artifact","package_id":"path+file:///w/test-suites/support#suite-support@0.1.0","manifest_path":"/w/test-suites/support/Cargo.toml","target":{"kind":["lib"],"name":"suite-support"},"executable":null,"profile":{"test":false}}
+{"reason":"compiler-artifact","package_id":"path+file:///w/test-suites/k8s-run-launcher#0.1.0","manifest_path":"/w/test-suites/k8s-run-launcher/Cargo.toml","target":{"kind":["test"],"name":"it"},"executable":"/w/target/debug/deps/it-1","profile":{"test":true}}
+{"reason":"compiler-artifact","package_id":"path+file:///w/test-suites/k8s-run-launcher#0.1.0","manifest_path":"/w/test-suites/k8s-run-launcher/Cargo.toml","target":{"kind":["lib"],"name":"it"},"executable":"/w/target/debug/deps/it-2","profile":{"test":true}}
 {"reason":"build-finished","success":true}
 "#;
         let found = binaries(messages).unwrap();
-        let [binary] = found.binaries("k8s-run-launcher") else { panic!("{found:?}") };
-        assert_eq!(binary.program, "/w/target/debug/deps/it-1");
-        assert_eq!(binary.folder, "/w/test-suites/k8s-run-launcher");
+        let [tests, units] = found.binaries("k8s-run-launcher") else { panic!("{found:?}") };
+        assert_eq!(tests.program, "/w/target/debug/deps/it-1");
+        assert_eq!(tests.folder, "/w/test-suites/k8s-run-launcher");
+        assert_eq!((tests.target.as_str(), units.target.as_str()), ("it", "lib/it"));
         assert!(found.binaries("suite-support").is_empty());
     }
 

@@ -73,8 +73,8 @@ impl Test {
 
 #[derive(Clone, Debug)]
 enum Work {
-    /// One test of a binary.
-    Binary(Binary),
+    /// One test of a binary, by the name that it has there.
+    Binary(Binary, String),
     /// A whole command.
     Command(Vec<String>, Utf8PathBuf),
 }
@@ -193,14 +193,19 @@ async fn list(suite: &Suite, compiled: &Compiled) -> Result<Vec<Test>> {
         }
         Run::Tests { tests } => tests,
     };
-    let mut tests = Vec::new();
+    let mut listed = Vec::new();
     for binary in compiled.binaries(package) {
-        let listed = compile::tests_of(binary).await?;
-        tests.extend(listed.into_iter().map(|(name, ignored)| Test {
-            id: id(&name),
-            ignored,
-            work: Work::Binary(binary.clone()),
-        }));
+        listed.push((binary, compile::tests_of(binary).await?));
+    }
+    listed.retain(|(_, tests)| !tests.is_empty());
+    // Each file under tests/ is a binary, and two may have tests of one name.
+    let several = listed.len() > 1;
+    let mut tests = Vec::new();
+    for (binary, names) in listed {
+        for (name, ignored) in names {
+            let id = if several { id(&format!("{}::{name}", binary.target)) } else { id(&name) };
+            tests.push(Test { id, ignored, work: Work::Binary(binary.clone(), name) });
+        }
     }
     Ok(tests)
 }
@@ -229,14 +234,13 @@ async fn run_one(
         let start = Instant::now();
         let left = end.saturating_duration_since(start);
         let limit = match &test.work {
-            Work::Binary(_) => suite.test_timeout.min(left),
+            Work::Binary(..) => suite.test_timeout.min(left),
             // The command is the whole suite.
             Work::Command(..) => left,
         };
         let ended = match &test.work {
             _ if left.is_zero() => Ok(process::Ended::out_of_time(suite.timeout)),
-            Work::Binary(binary) => {
-                let name = &test.id.name;
+            Work::Binary(binary, name) => {
                 let program = &binary.program;
                 let sh = in_folder(&binary.folder);
                 let command =
