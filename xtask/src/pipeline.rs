@@ -395,7 +395,7 @@ pub async fn deliver(session: &Session, plan: &Plan, ground: &Ground) -> Result<
     let sent = early.delivered.iter().chain(&delivery.nodes).any(|node| node.method.is_some());
     if sent && !plan.ci {
         let keep = wanted.into_iter().map(|wanted| wanted.name).collect();
-        images::deliver::prune(&cluster.nodes, &cluster.client, &delivery.held, &keep, &session.events).await;
+        images::deliver::prune(cluster, &plan.run, &delivery.held, &keep, &session.events).await;
     }
     session.find(|found| found.delivered.extend(delivery.nodes));
     Ok(delivery.held)

@@ -24,7 +24,7 @@ pub mod leftovers;
 mod remove;
 pub mod terminating;
 
-pub(crate) use cluster::delete_until_gone;
+pub(crate) use cluster::{delete_until_gone, others};
 pub use remove::Whose;
 pub(crate) use remove::{is_release, remove_objects};
 

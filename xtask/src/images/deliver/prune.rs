@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::{join_all, try_join_all};
-use kind_client::Node;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
@@ -13,6 +12,8 @@ use kube::{Api, Client};
 use super::Inventory;
 use super::engine::Store;
 use super::held::Held;
+use crate::cleanup;
+use crate::cluster::Cluster;
 use crate::events::Events;
 use crate::exit::{Exit, ExitWith, message};
 use crate::images::{LOCAL, is_content_reference};
@@ -32,16 +33,11 @@ const NAMING: [(&str, &str, &str, &str); 8] = [
     ("batch", "v1", "CronJob", "cronjobs"),
 ];
 
-/// Removes from `nodes` the images of ours with an old content: not in `keep`, older than a day, so that hardly another run
-/// counts on them, and named by no object of the cluster. Where that fails there is a warning: nothing depends on it.
-pub async fn prune(
-    nodes: &[Node],
-    client: &Client,
-    held: &Inventory,
-    keep: &BTreeSet<String>,
-    events: &Events,
-) {
-    let pruned = match tokio::time::timeout(LIMIT, prune_all(nodes, client, held, keep)).await {
+/// Removes from the nodes the images of ours with an old content: not in `keep`, older than a day, and named by no object of
+/// the cluster; none while another run than `run` has something there. Where that fails there is a warning: nothing depends
+/// on it.
+pub async fn prune(cluster: &Cluster, run: &str, held: &Inventory, keep: &BTreeSet<String>, events: &Events) {
+    let pruned = match tokio::time::timeout(LIMIT, prune_all(cluster, run, held, keep, events)).await {
         Ok(pruned) => pruned,
         Err(_) => Err(anyhow::anyhow!("the cluster did not answer within {}", text::seconds(LIMIT))),
     };
@@ -55,12 +51,23 @@ pub async fn prune(
 }
 
 async fn prune_all(
-    nodes: &[Node],
-    client: &Client,
+    cluster: &Cluster,
+    run: &str,
     held: &Inventory,
     keep: &BTreeSet<String>,
+    events: &Events,
 ) -> Result<usize> {
     if held.values().all(|held| old(held, keep).is_empty()) {
+        return Ok(0);
+    }
+    let Cluster { nodes, client, clock, .. } = cluster;
+    // What a run is about to deploy no object names yet, and its age is counted from when it first came.
+    let others = cleanup::others(client, run, clock.now()).await.or_exit(Exit::Environment)?;
+    if !others.is_empty() {
+        events.note(format!(
+            "old images stay on the nodes, because other runs may deploy them: {}",
+            others.join(", ")
+        ));
         return Ok(0);
     }
     let named = named(client).await.or_exit(Exit::Environment)?;
@@ -125,7 +132,12 @@ async fn named(client: &Client) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use http::StatusCode;
+    use serde_json::json;
+
     use super::*;
+    use crate::cluster::clock::Clock;
+    use crate::fake_api::{self, answer};
 
     const ANSWER: &str = "MACHINE x86_64
 SIZE aa 1
@@ -151,6 +163,29 @@ sha256:bb\t1B\t3 minutes\tcontainerd.io/gc.ref.content.config=sha256:c1
         assert!(old(&held, &BTreeSet::from([ours.clone()])).is_empty());
         assert!(unnamed(std::slice::from_ref(&ours), "image: k8s-test.local/app:0123456789ab,").is_empty());
         assert_eq!(with_ids(&held, vec![ours.clone()]), [ours, "sha256:c0".to_owned()]);
+    }
+
+    #[tokio::test]
+    async fn while_another_run_is_there_all_content_stays() {
+        let (client, mut server) = fake_api::client();
+        let (name, clock) = ("k8s-test".to_owned(), Clock::default());
+        let cluster = Cluster { name, kubeconfig: "/k".into(), client, clock, nodes: Vec::new() };
+        let held = Inventory::from([("node".to_owned(), Held::parse(ANSWER))]);
+        let (keep, events) = (BTreeSet::new(), Events::new(Vec::new()));
+        let serve = async {
+            let (request, send) = server.next_request().await.unwrap();
+            assert_eq!(request.uri().path(), "/api/v1/namespaces");
+            let lives = json!({"metadata": {"name": "a-3fcd70", "labels": {"k8s-test.local/run": "other"}}});
+            let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": [lives]});
+            send.send_response(answer(StatusCode::OK, &list));
+            // Whoever asks for more waits for it.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            pruned = prune_all(&cluster, "r", &held, &keep, &events) => assert_eq!(pruned.unwrap(), 0),
+            () = serve => {}
+            () = tokio::time::sleep(LIMIT) => panic!("it looks for what to remove"),
+        }
     }
 
     #[test]
