@@ -20,6 +20,10 @@ pub const HOME: &str = "HOME";
 pub const CARGO: &str = "CARGO";
 /// The folder of the package whose program runs, set by cargo.
 pub const CARGO_MANIFEST_DIR: &str = "CARGO_MANIFEST_DIR";
+/// The proxy for HTTPS, also in small letters.
+pub const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+/// What is reached without a proxy, with commas between: hosts, domains, networks; also in small letters.
+pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// Where programs are looked for.
 pub const PATH: &str = "PATH";
 /// `true` in a job of GitHub Actions, which shows errors beside the run.
@@ -66,6 +70,34 @@ pub mod suite {
     }
 }
 
+/// What the environment says of proxies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// The proxy for HTTPS.
+    pub https: Option<String>,
+    /// What is reached without one, with commas between.
+    pub except: String,
+}
+
+impl Proxies {
+    /// What is reached without a proxy, with this machine.
+    #[must_use]
+    pub fn except_here(&self) -> String {
+        // Alone it stands for everything, and beside others it is an error to some programs.
+        if self.except.trim() == "*" {
+            return "*".to_owned();
+        }
+        let entries = self.except.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let mut entries: Vec<&str> = entries.collect();
+        for here in ["127.0.0.1", "localhost"] {
+            if !entries.contains(&here) {
+                entries.push(here);
+            }
+        }
+        entries.join(",")
+    }
+}
+
 /// The environment as it was at the start.
 #[derive(Clone, Debug, Default)]
 pub struct Env {
@@ -98,6 +130,15 @@ impl Env {
     #[must_use]
     pub fn search_path() -> Vec<std::path::PathBuf> {
         std::env::var_os(PATH).map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+    }
+
+    /// The proxies.
+    #[must_use]
+    pub fn proxies() -> Proxies {
+        let first = |names: [&str; 2]| {
+            names.into_iter().filter_map(|name| std::env::var(name).ok()).find(|value| !value.is_empty())
+        };
+        Proxies { https: first(HTTPS_PROXY), except: first(NO_PROXY).unwrap_or_default() }
     }
 
     /// Names of what cargo has set for us about our own package.
@@ -147,6 +188,14 @@ mod tests {
     fn the_first_kubeconfig_of_a_list_counts() {
         assert_eq!(env(&[("KUBECONFIG", ":/a:/b")]).kubeconfig.unwrap(), "/a");
         assert_eq!(env(&[("HOME", "/home/x")]).kubeconfig.unwrap(), "/home/x/.kube/config");
+    }
+
+    #[test]
+    fn this_machine_is_added_to_what_needs_no_proxy() {
+        let here = |except: &str| Proxies { https: None, except: except.to_owned() }.except_here();
+        assert_eq!(here(""), "127.0.0.1,localhost");
+        assert_eq!(here("localhost, .example.com,"), "localhost,.example.com,127.0.0.1");
+        assert_eq!(here("*"), "*");
     }
 
     #[test]

@@ -4,11 +4,14 @@ mod execute;
 mod state;
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context;
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, LogParams};
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Resource, ResourceExt};
@@ -88,6 +91,20 @@ impl fmt::Display for Select {
             Self::Labels(selector) => write!(f, "those with {selector}"),
         }
     }
+}
+
+/// What a client of the cluster is made from: its kubeconfig alone. kube would take the environment's proxy for any server,
+/// also for one on this machine; where a proxy is right, who deployed the suite has written it into the kubeconfig.
+///
+/// # Errors
+/// The kubeconfig is of no use.
+pub async fn config(kubeconfig: &Path) -> anyhow::Result<Config> {
+    let file = kubeconfig.display();
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).with_context(|| format!("read {file}"))?;
+    let proxy = kubeconfig.clusters.iter().find_map(|named| named.cluster.as_ref()?.proxy_url.clone());
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.proxy_url = proxy.map(|url| url.parse()).transpose().context("understand the proxy")?;
+    Ok(config)
 }
 
 /// Watches until the selected objects, as a whole, fulfil a condition, and returns them; `awaited` says in words what

@@ -3,12 +3,10 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use anyhow::Context;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -41,9 +39,7 @@ impl Suite {
     /// A variable of the contract is missing, or the kubeconfig is of no use.
     pub async fn connect() -> anyhow::Result<Self> {
         let contract = Contract::from_env()?;
-        let kubeconfig = Kubeconfig::read_from(contract.kubeconfig())
-            .with_context(|| format!("read {}", contract.kubeconfig().display()))?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let config = cluster::config(contract.kubeconfig()).await?;
         Ok(Self {
             client: kube::Client::try_from(config)?,
             dagster: Dagster::new(contract.url("webserver")?),

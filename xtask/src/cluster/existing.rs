@@ -8,8 +8,9 @@ use kube::config::Kubeconfig;
 use kube::{Api, Client};
 
 use super::clock::Clock;
-use super::{Cluster, client, write_private};
+use super::{Cluster, client, proxy, write_private};
 use crate::config::Guard;
+use crate::env::Env;
 use crate::exit::{Exit, ExitWith, coded};
 use crate::{fail, text};
 
@@ -46,7 +47,8 @@ pub async fn connect(
     let kubeconfig = Kubeconfig::read_from(file).map_err(|error| {
         coded(Exit::Usage, anyhow::Error::new(error).context(format!("read the kubeconfig {file}")))
     })?;
-    let kubeconfig = only(kubeconfig, context, file)?;
+    let mut kubeconfig = only(kubeconfig, context, file)?;
+    proxy::settle(&mut kubeconfig, &Env::proxies());
     let name = kubeconfig.current_context.clone().unwrap_or_default();
     let server = server(&kubeconfig);
     // Before anything is asked of it: the current context is often somebody's production.

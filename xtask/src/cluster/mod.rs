@@ -14,6 +14,7 @@ use kube::{Api, Client, Config, ResourceExt};
 
 use clock::Clock;
 
+use crate::env::Env;
 use crate::exit::{Exit, ExitWith};
 use crate::text;
 use crate::watch::{self, Late};
@@ -24,6 +25,7 @@ pub mod existing;
 pub mod kind;
 pub mod lock;
 pub mod nodes;
+mod proxy;
 
 /// How long nodes may take to be Ready; a node that was stopped needs most of it.
 const NODES_READY: Duration = Duration::from_secs(180);
@@ -60,9 +62,13 @@ pub(crate) async fn discover(client: &Client) -> kube::Result<Discovery> {
 }
 
 /// A client for a kubeconfig's text and context.
-pub(crate) async fn client(kubeconfig: Kubeconfig, context: Option<&str>) -> Result<Client> {
+pub(crate) async fn client(mut kubeconfig: Kubeconfig, context: Option<&str>) -> Result<Client> {
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    proxy::settle(&mut kubeconfig, &Env::proxies());
+    let proxy = proxy::of(&kubeconfig, context);
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    config.proxy_url =
+        proxy.map(|url| url.parse::<http::Uri>()).transpose().context("understand the proxy")?;
     config.connect_timeout = Some(Duration::from_secs(10));
     Ok(Client::try_from(config)?)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use camino::Utf8Path;
 
 use crate::config::Suite;
-use crate::env::suite as name;
+use crate::env::{Env, NO_PROXY, suite as name};
 use crate::forward::Forward;
 use crate::images::Built;
 use crate::namespaces::Namespaces;
@@ -50,6 +50,9 @@ pub fn environment(suite: &Suite, given: Given<'_>) -> BTreeMap<String, String> 
     all.extend(
         given.forwards.iter().map(|forward| (prefixed(name::URL, &forward.name), forward.url.clone())),
     );
+    // Not every program knows by itself that a forward is on this machine.
+    let direct = Env::proxies().except_here();
+    all.extend(NO_PROXY.map(|name| (name.to_owned(), direct.clone())));
     let images = suite.images.iter().filter_map(|image| given.images.get(image));
     all.extend(images.map(|image| (prefixed(name::IMAGE, &image.name), image.reference.clone())));
     all

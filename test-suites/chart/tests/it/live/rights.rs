@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Client;
 use kube::api::{Api, ListParams, PostParams};
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
+use suite_support::cluster;
 use suite_support::contract::Contract;
 
 use crate::render::rights::{rules, rules_elsewhere};
@@ -24,8 +24,7 @@ type Right = (String, String, String);
 
 /// A client that is a service account to the cluster.
 async fn account(contract: &Contract, role: &str, name: &str) -> anyhow::Result<Client> {
-    let kubeconfig = Kubeconfig::read_from(contract.kubeconfig())?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let mut config = cluster::config(contract.kubeconfig()).await?;
     let user = format!("system:serviceaccount:{}:{name}", contract.namespace(role)?);
     config.auth_info.impersonate = Some(user);
     Ok(Client::try_from(config)?)
