@@ -11,7 +11,7 @@ use xshell::{Shell, cmd};
 use crate::cmd::Run;
 use crate::config::tools::Version;
 
-mod dependencies;
+pub mod dependencies;
 
 const QUICK: Duration = Duration::from_secs(60);
 

@@ -99,7 +99,7 @@ async fn iterate(session: &Session, request: &Request, failures: Failures, keys:
                 };
                 session.events.note(format!("changed: {shown}{more}"));
                 standing.todo.join(todo);
-                let lists = [".dockerignore", ".gitignore"];
+                let lists = [".dockerignore", ".gitignore", "Chart.yaml"];
                 let anew =
                     paths.iter().any(|path| path.file_name().is_some_and(|name| lists.contains(&name)));
                 let redefined = redefine(session, request, &mut standing, &mut saves, anew).await;
@@ -129,7 +129,7 @@ async fn start(session: &Session, request: &Request, failures: Failures) -> Resu
 }
 
 /// Reads suite.yaml and images.yaml again where they have changed, and watches what they name then; with `anew` only
-/// the lists of what to ignore have changed.
+/// the lists of what to ignore, or of the charts that others need, have changed.
 async fn redefine(
     session: &Session,
     request: &Request,

@@ -10,6 +10,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use super::todo::{Stage, Todo};
 use crate::config::suite::FILE;
 use crate::config::{ImagesFile, Suite, Workspace};
+use crate::helm::dependencies::{self, Packed};
 use crate::images::key;
 
 /// The files.
@@ -18,6 +19,8 @@ pub struct Sources {
     definitions: Vec<Utf8PathBuf>,
     images: Vec<Image>,
     charts: Vec<Utf8PathBuf>,
+    /// Charts that are packed into those.
+    packed: Vec<Packed>,
     values: Vec<Utf8PathBuf>,
     fixtures: Vec<Utf8PathBuf>,
     tests: Vec<Utf8PathBuf>,
@@ -66,7 +69,10 @@ impl Sources {
     ) -> Result<Sources> {
         // A packaged chart is a file, as values are.
         let charts = suite.releases.iter().map(|release| release.chart.clone());
-        let (packages, charts): (Vec<_>, Vec<_>) = charts.partition(|chart| chart.is_file());
+        let (packages, mut charts): (Vec<_>, Vec<_>) = charts.partition(|chart| chart.is_file());
+        let mut packed: Vec<Packed> = charts.iter().flat_map(|chart| dependencies::packed(chart)).collect();
+        packed.retain(|one| one.folder.is_dir());
+        charts.extend(packed.iter().map(|one| one.folder.clone()));
         let values = suite.releases.iter().flat_map(|release| release.values.clone());
         let mut sources = Sources {
             definitions: [suite.folder.join(FILE), workspace.ci().join("images.yaml")]
@@ -75,6 +81,7 @@ impl Sources {
                 .collect(),
             images: Vec::new(),
             charts,
+            packed,
             values: values.chain(packages).collect(),
             fixtures: suite.fixtures.clone(),
             tests,
@@ -139,10 +146,13 @@ impl Sources {
         todo
     }
 
-    /// Whether git or everybody ignores the file at `path`.
+    /// Whether git or everybody ignores the file at `path`, or it is made by what a change leads to.
     #[must_use]
     pub fn is_ignored(&self, path: &Utf8Path) -> bool {
         if path.components().any(|part| part.as_str() == ".git") || is_of_an_editor(path) {
+            return true;
+        }
+        if self.packed.iter().any(|one| one.writes(path)) {
             return true;
         }
         for ignores in self.git.iter().filter(|ignores| path.as_std_path().starts_with(ignores.path())) {

@@ -20,6 +20,14 @@ releases:
 run: {tests: example}
 ";
 
+const CHART: &str = "
+name: app
+dependencies:
+  - {name: common, version: 0.1.0, repository: file://../common}
+  - {name: gone, version: 0.1.0, repository: file://../gone}
+  - {name: redis, version: 0.1.0, repository: https://charts.test}
+";
+
 /// A workspace with one suite.
 struct World(tempfile::TempDir);
 
@@ -34,7 +42,8 @@ impl World {
             ("ci/images/app/.dockerignore", "*\n!app\n**/notes\n"),
             ("ci/images/app/app/.gitignore", "generated/\n!kept.pyc\n"),
             ("ci/images/database/build.sh", ""),
-            ("chart/Chart.yaml", "name: app"),
+            ("chart/Chart.yaml", CHART),
+            ("common/Chart.yaml", "name: common"),
             ("ci/values.yaml", ""),
             ("test-suites/example/suite.yaml", SUITE),
             ("test-suites/example/values.yaml", ""),
@@ -127,6 +136,16 @@ fn charts_and_values_are_installed_without_an_image() {
 }
 
 #[test]
+fn a_chart_that_another_takes_from_a_folder_counts_and_its_archive_does_not() {
+    check(&["common/templates/_names.tpl"], expect!["{Releases, Ready, Forwards, Tests} {}"]);
+    check(
+        &["chart/charts/common-0.1.0.tgz", "chart/charts/.common-0.1.0.tgz", "gone/Chart.yaml"],
+        expect!["{} {}"],
+    );
+    check(&["chart/charts/redis-0.1.0.tgz"], expect!["{Releases, Ready, Forwards, Tests} {}"]);
+}
+
+#[test]
 fn fixtures_are_applied_and_tests_built_alone() {
     check(&["test-suites/example/fixtures.yaml"], expect!["{Fixtures, Tests} {}"]);
     check(&["test-suites/example/tests/it/main.rs"], expect!["{Compile, Tests} {}"]);
@@ -165,6 +184,7 @@ fn the_folders_of_files_are_watched_and_none_twice() {
             "ci/images/app/**",
             "ci/images/base/**",
             "ci/images/database/**",
+            "common/**",
             "test-suites/example/**",
             "test-suites/support/**",
         ]
