@@ -109,6 +109,17 @@ pub enum Error {
         /// Why.
         source: Failure,
     },
+    /// [`Node::copy_from`](crate::Node::copy_from)
+    #[error("cannot copy `{path}` from node `{node}`")]
+    #[non_exhaustive]
+    CopyFrom {
+        /// The node's name.
+        node: String,
+        /// The path on the node.
+        path: String,
+        /// Why.
+        source: Failure,
+    },
 }
 
 impl Error {
@@ -126,7 +137,8 @@ impl Error {
             | Self::ExportLogs { source, .. }
             | Self::Exec { source, .. }
             | Self::Inspect { source, .. }
-            | Self::Start { source, .. } => source,
+            | Self::Start { source, .. }
+            | Self::CopyFrom { source, .. } => source,
         }
     }
 }

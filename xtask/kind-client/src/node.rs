@@ -1,7 +1,8 @@
-//! A node of a cluster: a container that can be looked into, started, and run commands in.
+//! A node of a cluster: a container that can be looked into, started, copied from, and run commands in.
 
 use crate::{Error, Exec, Kind};
 use std::ffi::OsString;
+use std::path::Path;
 
 /// A node: a container of the engine below kind.
 #[derive(Clone, Debug)]
@@ -80,6 +81,21 @@ impl Node {
     pub async fn start(&self) -> Result<(), Error> {
         let start = self.kind.container(["start", &self.name]);
         start.ensure_success().await.map_err(|source| Error::Start { node: self.name.clone(), source })
+    }
+
+    /// Copies the file or the folder at `path` of the node, which need not run, to `to` on this machine: into `to`
+    /// where that is a folder.
+    ///
+    /// # Errors
+    /// [`Error::CopyFrom`] if the engine fails: also if there is no such node, or nothing at `path`.
+    pub async fn copy_from(&self, path: &str, to: impl AsRef<Path>) -> Result<(), Error> {
+        let from = format!("{}:{path}", self.name);
+        let copy = self.kind.container([OsString::from("cp"), from.into(), to.as_ref().into()]);
+        copy.ensure_success().await.map_err(|source| Error::CopyFrom {
+            node: self.name.clone(),
+            path: path.to_owned(),
+            source,
+        })
     }
 
     async fn inspect<T>(&self, format: &str, read: impl Fn(&str) -> Option<T> + Send) -> Result<T, Error> {

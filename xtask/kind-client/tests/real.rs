@@ -98,6 +98,8 @@ async fn use_cluster(kind: Kind, folder: PathBuf) -> Result<(), Error> {
     let stopped = Command::new("docker").args(["stop", node.name()]).output().unwrap();
     assert!(stopped.status.success(), "{stopped:?}");
     assert!(!node.is_running().await?);
+    node.copy_from("/kind", &folder).await?;
+    assert!(std::fs::read_to_string(folder.join("kind/version")).unwrap().starts_with('v'));
     assert!(kind.clusters().await?.contains(&CLUSTER.to_owned()));
     node.start().await?;
     assert!(node.is_running().await?);

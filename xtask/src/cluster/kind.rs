@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::clock::Clock;
 use super::drift::{self, Memory, Origin};
+pub(crate) use super::owner::{Owner, nobody_knows, owner};
 use super::{Cluster, client, lock, nodes_ready, write_private};
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith, coded};
@@ -51,17 +52,6 @@ impl Wanted {
     fn remembered(&self) -> Utf8PathBuf {
         lock::kubeconfig_of(&self.lock)
     }
-}
-
-/// Whose a cluster is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// We made it, from this origin.
-    Ours(String),
-    /// We began to make it and were ended.
-    HalfMade,
-    /// Somebody else made it.
-    Foreign,
 }
 
 /// Reads the kind config file.
@@ -177,22 +167,6 @@ async fn reuse(
     let step = events.step(Phase::Cluster, format!("reuse {name}"));
     let (running, owned) = tokio::join!(try_join_all(nodes.iter().map(Node::is_running)), owner(&nodes));
     let running = running?;
-    let stopped = || nodes.iter().zip(&running).filter(|(_, running)| !**running).map(|(node, _)| node);
-    for node in stopped() {
-        step.progress(format!("start the stopped node {}", node.name()));
-        node.start().await?;
-    }
-    let started = stopped().count();
-    if started > 0 {
-        // The load balancer of several control planes too: the API is reached through it.
-        for node in kind.nodes(name).await? {
-            if !node.is_running().await? {
-                node.start().await?;
-            }
-        }
-    }
-    // A stopped one could not say whose it is.
-    let owned = if started > 0 { owner(&nodes).await } else { owned };
     match owned? {
         Owner::HalfMade => {
             step.progress("it was left half made; remove it");
@@ -230,6 +204,20 @@ async fn reuse(
             }
         }
     }
+    let stopped = || nodes.iter().zip(&running).filter(|(_, running)| !**running).map(|(node, _)| node);
+    for node in stopped() {
+        step.progress(format!("start the stopped node {}", node.name()));
+        start(node, name).await?;
+    }
+    let started = stopped().count();
+    if started > 0 {
+        // The load balancer of several control planes too: the API is reached through it.
+        for node in kind.nodes(name).await? {
+            if !node.is_running().await? {
+                start(&node, name).await?;
+            }
+        }
+    }
     let count = nodes.len();
     let mut cluster = match remembered(wanted, &nodes).await {
         Some(cluster) => cluster,
@@ -247,6 +235,14 @@ async fn reuse(
         if started > 0 { format!(", {} started", text::count(started, "node")) } else { String::new() };
     step.done(format!("{}, all Ready{restarted}", text::count(count, "node")));
     Ok(Some(cluster))
+}
+
+async fn start(node: &Node, cluster: &str) -> Result<()> {
+    node.start().await.with_context(|| {
+        format!(
+            "the Kind cluster {cluster} is stopped and cannot be started; remove it by `cargo xtask cluster down --kind-cluster {cluster}` to have it made anew"
+        )
+    })
 }
 
 async fn connect(text: &str, wanted: &Wanted, nodes: Vec<Node>) -> Result<Cluster> {
@@ -322,42 +318,14 @@ async fn remember(nodes: &[Node], memory: &Memory) -> Result<()> {
     Ok(())
 }
 
-/// Whose the cluster of these nodes is, asked of one that runs.
-///
-/// # Errors
-/// The node cannot be asked.
-pub(crate) async fn owner(nodes: &[Node]) -> Result<Owner> {
-    let Some(first) = nodes.iter().min_by_key(|node| node.name().to_owned()) else {
-        return Ok(Owner::HalfMade);
-    };
-    // The label stands in kubeadm's configuration from the creation's start, the origin from its end.
-    let script = format!(
-        "cat {origin} 2>/dev/null || grep -qs {label} /kind/kubeadm.conf && [ ! -e {origin} ] && echo half-made; true",
-        origin = drift::PATH,
-        label = labels::CONFIG
-    );
-    let text = first.exec(["sh", "-c", &script]).ensure_stdout().await?;
-    Ok(match text.trim() {
-        "" => Owner::Foreign,
-        "half-made" => Owner::HalfMade,
-        // As it is: at the end of YAML a line break counts.
-        _ => Owner::Ours(text),
-    })
-}
-
 /// Deletes a cluster that we made.
 ///
 /// # Errors
 /// It is somebody else's, or kind fails; exit 3.
 pub async fn delete(kind: &Kind, name: &str) -> Result<()> {
     let nodes = kind.nodes(name).await.or_exit(Exit::Environment)?;
-    for node in &nodes {
-        // A stopped node cannot be asked whose it is.
-        if !node.is_running().await.or_exit(Exit::Environment)? {
-            node.start().await.or_exit(Exit::Environment)?;
-        }
-    }
-    if !nodes.is_empty() && owner(&nodes).await.or_exit(Exit::Environment)? == Owner::Foreign {
+    let owner = owner(&nodes).await.with_context(|| nobody_knows(name)).or_exit(Exit::Environment)?;
+    if owner == Owner::Foreign {
         fail!(
             Exit::Environment,
             "the Kind cluster {name} was not made by k8s-test, so it is not deleted; `kind delete cluster --name {name}` does it"

@@ -25,6 +25,7 @@ pub mod existing;
 pub mod kind;
 pub mod lock;
 pub mod nodes;
+mod owner;
 mod proxy;
 
 /// How long nodes may take to be Ready; a node that was stopped needs most of it.

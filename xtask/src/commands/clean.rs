@@ -1,6 +1,6 @@
 //! `clean`: removes what interrupted or kept runs have left, after it has said what that is.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use camino::Utf8Path;
 use jiff::Timestamp;
 use kind_client::{Address, Kind};
@@ -73,15 +73,8 @@ async fn on_kind(args: &Clean, session: &Session, machine: &Machine) -> Result<V
     let mut found = Vec::new();
     for name in known.iter().filter(|name| wanted.is_none_or(|wanted| wanted == *name)) {
         let nodes = kind.nodes(name).await.or_exit(Exit::Environment)?;
-        let mut running = true;
-        for node in &nodes {
-            running &= node.is_running().await.or_exit(Exit::Environment)?;
-        }
-        if !running {
-            session.events.note(format!("the Kind cluster {name} is stopped; it is left alone"));
-            continue;
-        }
-        let owner = kind::owner(&nodes).await.or_exit(Exit::Environment)?;
+        let owner = kind::owner(&nodes).await.with_context(|| kind::nobody_knows(name));
+        let owner = owner.or_exit(Exit::Environment)?;
         if owner == Owner::Foreign && wanted.is_none() {
             continue;
         }
@@ -93,10 +86,18 @@ async fn on_kind(args: &Clean, session: &Session, machine: &Machine) -> Result<V
         }
         if goes_whole(args, name, &owner) {
             found.push(Found::Cluster(name.clone()));
-        } else {
-            let reached = reach(&kind, name, &machine.helm).await?;
-            found.extend(on_cluster(args, session, name.clone(), reached).await?);
+            continue;
         }
+        let mut running = true;
+        for node in &nodes {
+            running &= node.is_running().await.or_exit(Exit::Environment)?;
+        }
+        if !running {
+            session.events.note(format!("the Kind cluster {name} is stopped; what is on it is left alone"));
+            continue;
+        }
+        let reached = reach(&kind, name, &machine.helm).await?;
+        found.extend(on_cluster(args, session, name.clone(), reached).await?);
     }
     Ok(found)
 }

@@ -85,6 +85,44 @@ fn an_image_that_is_nowhere_gets_the_nearest_name() {
     world.run(&["images", "load", "local/ap:1"]).says(2, &["did you mean `local/app:1`?"]);
 }
 
+/// A kind that has the cluster `held` as long as there is a file of that name.
+const HELD: &str = r#"
+case "$1 $2" in
+  "version "*) echo "kind v0.33.0 go1.26.8 linux/amd64" ;;
+  "get clusters") [ -e $HOME/held ] && echo held; true ;;
+  "get nodes") [ -e $HOME/held ] && echo held-control-plane; true ;;
+  "delete cluster") /bin/rm $HOME/held ;;
+  *) echo "fake kind: $*" >&2; exit 1 ;;
+esac"#;
+
+/// What a docker does for a node that does not run and cannot be started.
+const STOPPED: &str = r#"  "container inspect") echo false ;;
+  "exec --privileged") echo "container is not running" >&2; exit 1 ;;
+  "cp held-control-plane:/kind") /bin/mkdir $3/kind && echo "image: node:1" > $3/kind/@FILE@ ;;
+  *)"#;
+
+#[test]
+fn a_stopped_cluster_is_removed_without_being_started() {
+    let world = World::new();
+    world.tool("kind", HELD);
+    let run = |file: &str, arguments: &[&str]| {
+        let node = STOPPED.replace("@FILE@", file);
+        world.tool("docker", &docker(&DOCKER.replacen("  *)", &node, 1)));
+        world.file("held", "");
+        let end = world.run(arguments);
+        (end, world.path().join("held").exists())
+    };
+    for arguments in [&["cluster", "down", "--kind-cluster", "held"][..], &["clean", "--all"]] {
+        let (end, there) = run("k8s-test.yaml", arguments);
+        end.says(0, &["cluster held"]);
+        assert!(!there, "{arguments:?}: {}", end.text);
+        let (end, there) = run("version", arguments);
+        assert!(there, "{arguments:?}: {}", end.text);
+    }
+    let (end, _) = run("version", &["cluster", "down", "--kind-cluster", "held"]);
+    end.says(3, &["was not made by k8s-test", "kind delete cluster --name held"]);
+}
+
 #[test]
 fn taking_down_what_was_never_up_is_no_failure() {
     let world = World::new();

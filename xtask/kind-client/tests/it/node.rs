@@ -34,6 +34,20 @@ async fn starts_a_node() {
 }
 
 #[tokio::test]
+async fn copies_from_a_node() {
+    let fake = Fake::docker(r#"echo v1.34.0 > "$3""#);
+    let file = fake.path().join("version");
+    fake.client().node("one-worker").copy_from("/kind/version", &file).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "v1.34.0\n");
+    assert_eq!(fake.calls("docker"), ["cp one-worker:/kind/version FAKE/version"]);
+    let err = Fake::docker("exit 1").client().node("n").copy_from("/none", "here").await.unwrap_err();
+    expect![[r#"
+        cannot copy `/none` from node `n`
+        `docker cp n:/none here`: exit status: 1"#]]
+    .assert_eq(&report(&err));
+}
+
+#[tokio::test]
 async fn runs_a_command() {
     let fake = Fake::docker("echo out; echo err >&2");
     let node = fake.client().node("one-worker");
