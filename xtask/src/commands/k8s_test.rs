@@ -26,7 +26,32 @@ const CLEANING: &str = "interrupted: cleaning up; once more leaves at once";
 enum End {
     Tested,
     Failed(anyhow::Error),
-    Interrupted(Signal),
+    /// By a signal; a run that had failed before goes on to say why.
+    Interrupted(Signal, Option<anyhow::Error>),
+}
+
+impl End {
+    /// The end when a signal comes now.
+    fn interrupted(self, signal: Signal) -> End {
+        let failed = match self {
+            End::Failed(error) => Some(error),
+            End::Tested | End::Interrupted(..) => None,
+        };
+        End::Interrupted(signal, failed)
+    }
+
+    /// The exit code, and why the run ended before its tests could.
+    fn told(&self, tests_failed: bool) -> (Exit, Option<String>) {
+        match self {
+            End::Tested if tests_failed => (Exit::TestsFailed, None),
+            End::Tested => (Exit::Passed, None),
+            End::Failed(error) => (Exit::of(error), Some(message(error))),
+            End::Interrupted(signal, None) => (Exit::Interrupted(*signal), Some("interrupted".to_owned())),
+            End::Interrupted(signal, Some(error)) => {
+                (Exit::Interrupted(*signal), Some(format!("{}\n  then interrupted", message(error))))
+            }
+        }
+    }
 }
 
 pub(super) async fn run(args: &K8sTest, env: &Env) -> Result<Exit> {
@@ -76,9 +101,9 @@ pub(super) async fn carry_out(session: &Session, plan: &Plan, recorder: &Recorde
             Ok(_) => End::Tested,
             Err(error) => End::Failed(error),
         },
-        signal = signals.next() => End::Interrupted(signal),
+        signal = signals.next() => End::Interrupted(signal, None),
     };
-    if let End::Interrupted(_) = end {
+    if let End::Interrupted(..) = end {
         session.events.note(CLEANING);
     }
     // The run's future is gone; the programs it had started are ending, and must not work beside the cleanup.
@@ -87,7 +112,7 @@ pub(super) async fn carry_out(session: &Session, plan: &Plan, recorder: &Recorde
     let tests_failed = tests.iter().any(|test| test.outcome.is_failure());
     let failed = tests_failed || !matches!(end, End::Tested);
     let mut leaves = false;
-    if plan.bundle || (failed && plan.evidence && !matches!(end, End::Interrupted(_))) {
+    if plan.bundle || (failed && plan.evidence && !matches!(end, End::Interrupted(..))) {
         // A signal ends this too; the cleanup comes all the same.
         tokio::select! {
             () = evidence::keep(session, plan) => {}
@@ -107,12 +132,7 @@ pub(super) async fn carry_out(session: &Session, plan: &Plan, recorder: &Recorde
     if cleaned.is_none() {
         session.events.warn(super::left_at_once(session, &policy));
     }
-    let (mut exit, mut error) = match end {
-        End::Tested if tests_failed => (Exit::TestsFailed, None),
-        End::Tested => (Exit::Passed, None),
-        End::Failed(error) => (Exit::of(&error), Some(message(&error))),
-        End::Interrupted(signal) => (Exit::Interrupted(signal), Some("interrupted".to_owned())),
-    };
+    let (mut exit, mut error) = end.told(tests_failed);
     if let Some(Err(left)) = cleaned {
         let text = message(&left);
         session.events.warn(text.clone());
@@ -129,11 +149,11 @@ pub(super) async fn carry_out(session: &Session, plan: &Plan, recorder: &Recorde
 
 /// Takes note of a signal, which may come when the tests are over; whether it is the second, which leaves at once.
 fn interrupt(session: &Session, end: &mut End, signal: Signal) -> bool {
-    if let End::Interrupted(_) = end {
+    if let End::Interrupted(..) = end {
         return true;
     }
     session.events.note(CLEANING);
-    *end = End::Interrupted(signal);
+    *end = std::mem::replace(end, End::Tested).interrupted(signal);
     false
 }
 
@@ -205,4 +225,23 @@ fn list(files: &Files) {
 fn print(text: &str) {
     // A reader that has gone (`| head`) is no failure of ours.
     let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+    use crate::exit::coded;
+
+    #[test]
+    fn a_signal_during_the_cleanup_does_not_hide_why_the_run_failed() {
+        let failed = End::Failed(coded(Exit::NotReady, anyhow!("Deployment web does not become ready")));
+        assert_eq!(failed.told(false).0, Exit::NotReady);
+        let (exit, error) = failed.interrupted(Signal::Interrupt).told(false);
+        assert_eq!(exit, Exit::Interrupted(Signal::Interrupt));
+        assert_eq!(error.unwrap(), "Deployment web does not become ready\n  then interrupted");
+        let (exit, error) = End::Tested.interrupted(Signal::Terminate).told(true);
+        assert_eq!((exit, error.unwrap().as_str()), (Exit::Interrupted(Signal::Terminate), "interrupted"));
+    }
 }
