@@ -38,12 +38,15 @@ struct Styles {
 }
 
 impl Console {
-    /// With bars when standard error is a terminal and `ci` is not set.
+    /// With bars when standard error is a terminal that can show them and `ci` is not set.
     #[must_use]
     pub fn new(ci: bool, color: bool) -> Console {
         let term = Term::stderr();
-        let bars = (term.is_term() && !ci).then(MultiProgress::new);
-        let color = color && term.is_term();
+        // Hidden where there is no terminal or a dumb one (`TERM` is not set, or says so); lines above them would be hidden too.
+        let bars = MultiProgress::new();
+        let can_show = !bars.is_hidden();
+        let bars = (can_show && !ci).then_some(bars);
+        let color = color && can_show;
         let style = |style: Style| style.for_stderr().force_styling(color);
         let styles = Styles {
             good: style(Style::new().green()),
