@@ -1,5 +1,9 @@
 //! Keys of inputs: equal keys mean that making the image again would make the same one.
 
+use std::collections::BTreeSet;
+use std::fs::Metadata;
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::{Context, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use ignore::WalkBuilder;
@@ -54,14 +58,17 @@ pub(crate) fn docker_ignore(folder: &Utf8Path) -> Result<Gitignore> {
     Ok(builder.build()?)
 }
 
-/// The key of a folder's files (path, content, whether executable) and of `more`.
+/// The key of a folder's files (path, content, whether executable and by all) and of `more`.
 ///
 /// # Errors
 /// A file cannot be read.
 pub fn of_folder<'a>(folder: &Utf8Path, more: impl IntoIterator<Item = &'a str>) -> Result<String> {
     let mut hash = Sha256::new();
+    let mut folders = BTreeSet::new();
     for path in context_files(folder)? {
         let relative = path.strip_prefix(folder).unwrap_or(&path);
+        let above = relative.ancestors().skip(1).filter(|above| !above.as_str().is_empty());
+        folders.extend(above.map(|above| folder.join(above)));
         let meta = path.symlink_metadata().with_context(|| format!("read {path}"))?;
         if meta.is_symlink() {
             part(&mut hash, relative.as_str().as_bytes());
@@ -74,6 +81,15 @@ pub fn of_folder<'a>(folder: &Utf8Path, more: impl IntoIterator<Item = &'a str>)
             part(&mut hash, relative.as_str().as_bytes());
             part(&mut hash, if is_executable(&meta) { b"program" } else { b"file" });
             part(&mut hash, &std::fs::read(&path).with_context(|| format!("read {path}"))?);
+            if is_private(&meta) {
+                part(&mut hash, b"private");
+            }
+        }
+    }
+    for path in folders {
+        if is_private(&path.metadata().with_context(|| format!("read {path}"))?) {
+            part(&mut hash, path.strip_prefix(folder).unwrap_or(&path).as_str().as_bytes());
+            part(&mut hash, b"private folder");
         }
     }
     for text in more {
@@ -88,9 +104,16 @@ fn part(hash: &mut Sha256, bytes: &[u8]) {
     hash.update(bytes);
 }
 
-fn is_executable(meta: &std::fs::Metadata) -> bool {
-    use std::os::unix::fs::PermissionsExt;
+fn is_executable(meta: &Metadata) -> bool {
     meta.permissions().mode() & 0o111 != 0
+}
+
+/// Whether others may not read or run what its owner may: an image takes that over, and its programs may be those others.
+///
+/// The other bits differ between checkouts (umask 022, 002), and no program of an image minds them.
+fn is_private(meta: &Metadata) -> bool {
+    let mode = meta.permissions().mode();
+    (mode >> 6) & !mode & 0o5 != 0
 }
 
 #[cfg(test)]
@@ -118,9 +141,28 @@ mod tests {
             std::fs::write(path, text).unwrap();
         }
 
+        fn chmod(&self, path: &str, mode: u32) {
+            std::fs::set_permissions(self.path().join(path), std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+
         fn key(&self) -> String {
             of_folder(self.path(), []).unwrap()
         }
+    }
+
+    #[test]
+    fn a_key_follows_what_others_may_read_and_not_the_umask() {
+        let folder = Folder::new(&[("sub/a", "1")]);
+        let key = |folders, files| {
+            folder.chmod("sub", folders);
+            folder.chmod("sub/a", files);
+            folder.key()
+        };
+        let usual = key(0o755, 0o644);
+        assert_eq!(key(0o775, 0o664), usual);
+        assert_ne!(key(0o755, 0o600), usual);
+        assert_ne!(key(0o700, 0o644), usual);
+        assert_ne!(key(0o755, 0o744), key(0o755, 0o755));
     }
 
     #[test]
@@ -131,8 +173,7 @@ mod tests {
         folder.write("a", "3");
         let changed = folder.key();
         assert_ne!(first, changed);
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(folder.path().join("a"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        folder.chmod("a", 0o755);
         assert_ne!(changed, folder.key());
         assert_ne!(of_folder(folder.path(), ["x"]).unwrap(), folder.key());
     }
