@@ -95,8 +95,9 @@ pub async fn prolong(client: &Client, made: &Made, run: &str, expires: Timestamp
             None => Api::all_with(client.clone(), resource),
         };
         // One that another run has made is that run's to keep, until that passes it on.
+        let is_ours = |by: &String| by == run || made.deployment_of.as_ref() == Some(by);
         let found = api.get_metadata_opt(name).await?;
-        if found.is_some_and(|found| found.labels().get(labels::RUN).is_some_and(|by| by == run)) {
+        if found.is_some_and(|found| found.labels().get(labels::RUN).is_some_and(is_ours)) {
             written(api.patch_metadata(name, &params, &patch).await)
                 .with_context(|| format!("annotate {} {name}", resource.kind))?;
         }
@@ -126,7 +127,12 @@ fn written<T>(result: kube::Result<T>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use http::{Method, StatusCode};
+    use kube::api::ApiResource;
+    use serde_json::json;
+
     use super::*;
+    use crate::fake_api;
 
     #[test]
     fn what_is_to_stay_has_its_whole_time_from_the_start() {
@@ -134,6 +140,29 @@ mod tests {
         let hour = now + SignedDuration::from_hours(1);
         assert!(expiry(Keep::Always, now) > hour);
         assert!(expiry(Keep::OnFailure, now) < hour && expiry(Keep::Never, now) < hour);
+    }
+
+    #[tokio::test]
+    async fn what_the_run_of_a_deployment_that_is_used_again_has_made_is_renewed() {
+        for (deployment_of, is_renewed) in [(None, false), (Some("first".to_owned()), true)] {
+            let (client, mut server) = fake_api::client();
+            let token = Object {
+                resource: ApiResource::erase::<Secret>(&()),
+                namespace: Some("theirs".to_owned()),
+                name: "token".to_owned(),
+            };
+            let made = Made { objects: vec![token], deployment_of, ..Made::default() };
+            let renewing =
+                tokio::spawn(async move { prolong(&client, &made, "second", Timestamp::now()).await });
+            let mut patched = false;
+            while let Some((request, send)) = server.next_request().await {
+                patched |= request.method() == Method::PATCH;
+                let found = json!({"metadata": {"name": "token", "labels": {labels::RUN: "first"}}});
+                send.send_response(fake_api::answer(StatusCode::OK, &found));
+            }
+            renewing.await.unwrap().unwrap();
+            assert_eq!(patched, is_renewed);
+        }
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub struct Made {
     pub objects: Vec<Object>,
     /// Releases that were not there before.
     pub releases: Vec<ReleaseName>,
+    /// The run whose deployment `up` or `dev` uses again: what carries its id is renewed as the run's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment_of: Option<String>,
 }
 
 /// An object of any kind.

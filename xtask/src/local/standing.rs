@@ -53,6 +53,7 @@ async fn settle(session: &Session, plan: &mut Plan, ground: &Ground) -> Result<N
     let again = known.is_some();
     let known = match known {
         Some(Up { run, namespaces, .. }) => {
+            session.ledger.record(|made| made.deployment_of = Some(run.clone()));
             plan.run = run;
             namespaces
         }
