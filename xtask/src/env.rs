@@ -150,9 +150,11 @@ impl Env {
 
     fn from(get: impl Fn(&str) -> Option<String>) -> Env {
         let home = get(HOME).map_or_else(|| Utf8PathBuf::from("/"), Utf8PathBuf::from);
-        let cache = get(CACHE_DIR).map(Utf8PathBuf::from).unwrap_or_else(|| {
-            get(XDG_CACHE_HOME).map_or_else(|| home.join(".cache"), Utf8PathBuf::from).join("k8s-test")
-        });
+        // Programs in it are run in other folders than ours.
+        let ours = get(CACHE_DIR).map(|path| camino::absolute_utf8(&path).unwrap_or_else(|_| path.into()));
+        // By its specification a relative one is no value.
+        let base = get(XDG_CACHE_HOME).map(Utf8PathBuf::from).filter(|base| base.is_absolute());
+        let cache = ours.unwrap_or_else(|| base.unwrap_or_else(|| home.join(".cache")).join("k8s-test"));
         Env {
             ci: get(CI).is_some_and(|value| value != "false" && value != "0"),
             kubeconfig: get(KUBECONFIG)
@@ -196,6 +198,15 @@ mod tests {
         assert_eq!(here(""), "127.0.0.1,localhost");
         assert_eq!(here("localhost, .example.com,"), "localhost,.example.com,127.0.0.1");
         assert_eq!(here("*"), "*");
+    }
+
+    #[test]
+    fn the_cache_is_the_same_from_every_folder() {
+        assert_eq!(env(&[("K8S_TEST_CACHE_DIR", "/a"), ("XDG_CACHE_HOME", "/b")]).cache, "/a");
+        let here = camino::absolute_utf8("a/b").unwrap();
+        assert_eq!(env(&[("K8S_TEST_CACHE_DIR", "a/b")]).cache, here);
+        assert_eq!(env(&[("XDG_CACHE_HOME", "/b"), ("HOME", "/home/x")]).cache, "/b/k8s-test");
+        assert_eq!(env(&[("XDG_CACHE_HOME", "b"), ("HOME", "/home/x")]).cache, "/home/x/.cache/k8s-test");
     }
 
     #[test]
