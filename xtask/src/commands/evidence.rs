@@ -1,20 +1,41 @@
 //! What a run that failed leaves for a person to look at.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use camino::Utf8PathBuf;
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::bundle::{self, Source};
 use crate::events::Phase;
 use crate::exit::message;
 use crate::pipeline::Session;
 use crate::plan::{ClusterPlan, Plan};
-use crate::text;
+use crate::{journal, report, text};
 
 /// The bundle's folder in the run's own.
 const FOLDER: &str = "bundle";
 /// How long kind may take to export the nodes' logs.
 const NODES: Duration = Duration::from_secs(60);
+
+/// Removes the bundle and the report that an earlier run has left in a run's folder: whatever ends this one, they are not its own.
+pub(super) fn forget_earlier(output: &Utf8Path) -> Result<()> {
+    // Without a run's journal beside them they may be anybody's.
+    if !output.join(journal::FILE).exists() {
+        return Ok(());
+    }
+    for name in [FOLDER].into_iter().chain(report::FILES) {
+        let path = output.join(name);
+        let removed =
+            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        if let Err(error) = removed
+            && error.kind() != ErrorKind::NotFound
+        {
+            return Err(error).with_context(|| format!("remove {path}, which an earlier run has left"));
+        }
+    }
+    Ok(())
+}
 
 /// Where the bundle of a run is, if one was written.
 pub(super) fn folder(plan: &Plan) -> Option<Utf8PathBuf> {
@@ -90,6 +111,27 @@ pub(super) fn annotation(error: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_earlier_run_has_left_goes_and_what_is_anybodys_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let output = Utf8Path::from_path(folder.path()).unwrap();
+        std::fs::create_dir(output.join("bundle")).unwrap();
+        for file in ["bundle/events.txt", "report.json", "junit.xml", "notes.txt"] {
+            std::fs::write(output.join(file), "").unwrap();
+        }
+        let there = || {
+            let names = output.read_dir_utf8().unwrap().map(|entry| entry.unwrap().file_name().to_owned());
+            let mut names: Vec<String> = names.collect();
+            names.sort();
+            names
+        };
+        forget_earlier(output).unwrap();
+        assert_eq!(there(), ["bundle", "junit.xml", "notes.txt", "report.json"]);
+        std::fs::write(output.join(journal::FILE), "").unwrap();
+        forget_earlier(output).unwrap();
+        assert_eq!(there(), [journal::FILE, "notes.txt"]);
+    }
 
     #[test]
     fn an_annotation_is_one_line() {

@@ -95,6 +95,7 @@ pub(super) struct Ended {
 pub(super) async fn carry_out(session: &Session, plan: &Plan, recorder: &Recorder) -> Result<Ended> {
     let mut signals = Signals::listen()?;
     let policy = Policy::of(plan);
+    evidence::forget_earlier(&plan.output)?;
     let _reaper = Reaper::start(policy.clone(), &session.ledger)?;
     let mut end = tokio::select! {
         end = pipeline::run(session, plan) => match end {

@@ -206,18 +206,20 @@ pub struct Report<'a> {
     pub verdict: &'a Verdict,
 }
 
-/// Writes report.json and junit.xml into `folder`, and points the link `latest` beside it there.
+/// What [`write`] writes into a run's folder.
+pub const FILES: [&str; 2] = ["report.json", "junit.xml"];
+
+/// Writes report.json and junit.xml into `folder`.
 ///
 /// # Errors
 /// The folder cannot be written.
 pub fn write(folder: &Utf8Path, report: &Report<'_>) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("make the folder {folder}"))?;
-    let path = folder.join("report.json");
+    let [report_json, junit_xml] = FILES.map(|file| folder.join(file));
     let json = serde_json::to_string_pretty(report).context("write the report as JSON")?;
-    std::fs::write(&path, json).with_context(|| format!("write {path}"))?;
-    let path = folder.join("junit.xml");
+    std::fs::write(&report_json, json).with_context(|| format!("write {report_json}"))?;
     let xml = junit::render(&report.plan.run, report.tests, report.verdict.error.as_deref())?;
-    std::fs::write(&path, xml).with_context(|| format!("write {path}"))?;
+    std::fs::write(&junit_xml, xml).with_context(|| format!("write {junit_xml}"))?;
     Ok(())
 }
 
