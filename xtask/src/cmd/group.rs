@@ -66,7 +66,7 @@ impl Group {
         Ok(Group { child, group, grace: GRACE })
     }
 
-    /// The group has ended by itself; leave it alone (its number may be another's soon).
+    /// The group has ended by itself, or may go on; leave it alone (its number may be another's soon).
     pub fn disarm(&mut self) {
         self.group = None;
     }

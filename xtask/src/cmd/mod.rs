@@ -39,6 +39,7 @@ pub struct Run<'a> {
     grace: Duration,
     keep_stdout: bool,
     marked: bool,
+    alone: bool,
 }
 
 /// A program that did not end by its deadline and was ended.
@@ -80,6 +81,7 @@ impl<'a> Run<'a> {
             grace: group::GRACE,
             keep_stdout: true,
             marked: true,
+            alone: false,
         }
     }
 
@@ -118,6 +120,14 @@ impl<'a> Run<'a> {
     #[must_use]
     pub fn outlives_us(mut self) -> Self {
         self.marked = false;
+        self
+    }
+
+    /// What it leaves running in its process group is ended when it has ended itself. Without this that is so only for what holds
+    /// its outputs open: a program such as cargo may leave a server that others use.
+    #[must_use]
+    pub fn leaves_nothing(mut self) -> Self {
+        self.alone = true;
         self
     }
 
@@ -196,7 +206,8 @@ impl<'a> Run<'a> {
         match ended {
             Ok((status, lingers)) => {
                 let status = status.with_context(|| format!("wait for `{}`", self.shown))?;
-                if !lingers {
+                // While somebody is in the group its number is no other's; if nobody is, it is free only since a moment ago.
+                if !lingers && !self.alone {
                     child.disarm();
                 }
                 let stdout = String::from_utf8_lossy(&out).into_owned();
@@ -326,6 +337,16 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
+    /// Whether a process ends soon; orphans are reaped by init, which may take a moment where init is a container's entry point.
+    fn ends(pid: &str) -> bool {
+        let pid = Pid::from_raw(pid.parse().unwrap());
+        (0..200).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            nix::sys::signal::kill(pid, None).is_err() || state.contains(") Z ")
+        })
+    }
+
     #[tokio::test]
     async fn a_failure_shows_command_status_and_tail() {
         let sh = Shell::new().unwrap();
@@ -355,14 +376,16 @@ mod tests {
             .to_string();
         assert!(error.contains("did not end within"), "{error}");
         reap();
-        let pid = Pid::from_raw(pid.parse().unwrap());
-        // Orphans are reaped by init, which may take a moment where init is a container's entry point.
-        let gone = |_| {
-            std::thread::sleep(Duration::from_millis(10));
-            let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            nix::sys::signal::kill(pid, None).is_err() || state.contains(") Z ")
-        };
-        assert!((0..200).any(gone), "the grandchild {pid} is alive");
+        assert!(ends(&pid), "the grandchild {pid} is alive");
+    }
+
+    #[tokio::test]
+    async fn what_a_program_leaves_running_without_its_outputs_is_ended_where_it_is_to_leave_nothing() {
+        let sh = Shell::new().unwrap();
+        let script = "sleep 600 > /dev/null 2>&1 & echo $!";
+        let output = Run::new(cmd!(sh, "sh -c {script}"), SOON).leaves_nothing().success().await.unwrap();
+        reap();
+        assert!(ends(output.stdout.trim()), "{} is alive", output.stdout);
     }
 
     #[tokio::test]

@@ -108,7 +108,7 @@ pub(super) async fn carry_out(session: &Session, plan: &Plan, recorder: &Recorde
         session.events.note(CLEANING);
     }
     // The run's future is gone; the programs it had started are ending, and must not work beside the cleanup.
-    tokio::task::spawn_blocking(crate::cmd::reap).await?;
+    super::end_programs(session, &plan.run).await?;
     let tests = recorder.record().tests;
     let tests_failed = tests.iter().any(|test| test.outcome.is_failure());
     let failed = tests_failed || !matches!(end, End::Tested);

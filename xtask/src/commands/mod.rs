@@ -12,7 +12,9 @@ use crate::events::{Consumer, Events};
 use crate::exit::{Exit, Signal, message};
 use crate::ledger::Ledger;
 use crate::pipeline::{Found, Session};
+use crate::reaper::processes;
 use crate::report::console::Console;
+use crate::text;
 
 mod bench;
 mod ci;
@@ -72,6 +74,17 @@ fn session(env: &Env, more: Option<Box<dyn Consumer>>) -> Result<Session> {
         ledger: Ledger::default(),
         found: Arc::new(Mutex::new(Found::default())),
     })
+}
+
+/// Waits until the programs of a run that is over have ended, those too that its tests have left running.
+async fn end_programs(session: &Session, run: &str) -> Result<()> {
+    tokio::task::spawn_blocking(crate::cmd::reap).await?;
+    // A test's process group has ended with it; this is what has left that.
+    let ended = processes::end_of_tests(run).await;
+    if ended > 0 {
+        session.events.note(format!("ended what tests had left running: {}", text::count(ended, "program")));
+    }
+    Ok(())
 }
 
 /// Does at a run's end what its policy says.

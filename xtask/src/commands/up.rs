@@ -134,7 +134,7 @@ pub(super) async fn end_of(session: &Session, plan: &Plan, signals: &mut Signals
 
 /// Leaves the deployment in place and says how to remove it; a cluster that is only half made goes.
 async fn leave(session: &Session, plan: &Plan) -> Result<()> {
-    tokio::task::spawn_blocking(crate::cmd::reap).await?;
+    super::end_programs(session, &plan.run).await?;
     let made = session.ledger.made();
     if made.cluster.is_some() && !made.cluster_complete {
         return super::clean_up(session, &Policy::of(plan), true).await;

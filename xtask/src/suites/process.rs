@@ -67,6 +67,8 @@ pub(super) async fn run(
     for (name, value) in environment {
         run = run.env(name, value);
     }
+    // Nobody else can end its port-forward.
+    run = run.leaves_nothing();
     let output = run
         .on_line(|line| {
             // The outcome counts even where the disk is full.
