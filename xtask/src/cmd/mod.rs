@@ -3,7 +3,6 @@
 //! xshell builds and prints the commands; it cannot run them here, because its `run` blocks and knows no
 //! deadline, and one Ctrl-C must let us finish in order instead of killing the children first.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -11,21 +10,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::Command;
 
 use crate::{env, text};
 
 mod group;
+mod lines;
 
 pub use group::{Group, mark, mark_of_ours, reap};
+use lines::{Lines, Tail, shown};
 
-/// Lines of a failed program's output that its error repeats.
-const TAIL_LINES: usize = 25;
 /// How long outputs are read on after a program's end.
 const LINGER: Duration = Duration::from_secs(1);
-/// A longer line is taken for several by who reads lines; what is kept is the program's own bytes.
-const LINE_MAX: u64 = 1 << 20;
 
 type OnLine<'a> = Box<dyn FnMut(&str) + Send + 'a>;
 
@@ -256,56 +252,6 @@ fn not_started(shown: &str, error: std::io::Error) -> anyhow::Error {
         anyhow!("{program} is not installed or not on PATH (to run `{shown}`)")
     } else {
         anyhow::Error::new(error).context(format!("start `{shown}`"))
-    }
-}
-
-/// Splits a stream into lines.
-struct Lines<R> {
-    reader: BufReader<R>,
-    /// What was read of the next line, kept here because reading may be given up for the other stream.
-    partial: Vec<u8>,
-    done: bool,
-}
-
-impl<R: AsyncRead + Unpin> Lines<R> {
-    fn new(stream: R) -> Self {
-        Lines { reader: BufReader::new(stream), partial: Vec::new(), done: false }
-    }
-
-    /// The next line with its end, or nothing at the stream's.
-    async fn next(&mut self) -> Option<Vec<u8>> {
-        let read = (&mut self.reader).take(LINE_MAX).read_until(b'\n', &mut self.partial).await;
-        if !matches!(read, Ok(1..)) {
-            self.done = true;
-            if self.partial.is_empty() {
-                return None;
-            }
-        }
-        Some(std::mem::take(&mut self.partial))
-    }
-}
-
-/// A line as it is shown: bytes that are not UTF-8 are replaced, of a progress bar's states (`\r`) the last counts.
-fn shown(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    let text = text.trim_end_matches(['\n', '\r']);
-    text.rsplit('\r').next().unwrap_or(text).to_owned()
-}
-
-/// The last lines of an output.
-#[derive(Default)]
-struct Tail(VecDeque<String>);
-
-impl Tail {
-    fn push(&mut self, line: String) {
-        if self.0.len() == TAIL_LINES {
-            self.0.pop_front();
-        }
-        self.0.push_back(line);
-    }
-
-    fn text(&self) -> String {
-        Vec::from_iter(self.0.iter().map(String::as_str)).join("\n")
     }
 }
 
