@@ -16,6 +16,9 @@ use crate::{DAEMON_LIMIT, LONG, REPOSITORY, Since, alone};
 
 const DAEMON: &str = "component=dagster-daemon";
 
+/// The sensor looks each 5 s, so that its third look from 0 comes about a minute after its first: when there is another daemon.
+const LOOKS_BEFORE: i32 = -9;
+
 async fn replace_daemon(suite: &Suite) -> anyhow::Result<()> {
     let pods = suite.system_pods();
     let found = pods.list(&ListParams::default().labels(DAEMON)).await?.items;
@@ -39,7 +42,7 @@ async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
     let asker = unique_asker();
     let schedule = suite.dagster.start_schedule(&REPOSITORY, "each_minute_of_restart").await?;
     let ticked = async {
-        let sensed = the_queue_and_a_sensor_go_on(suite, &asker).await?;
+        let sensed = the_queue_and_a_sensor_go_on(suite, &since, &asker).await?;
         // Once more, now that there is another daemon.
         let before = since.ticks(&schedule).await?.len();
         let again = |ticks: &[Tick]| ticks.len() > before.max(1);
@@ -52,17 +55,24 @@ async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
     each_tick_has_one_run(&since, &schedule).await.map(drop)
 }
 
-/// Replaces the daemon while a run waits in its queue and a sensor has looked once, and gives the runs that the sensor asks for.
-async fn the_queue_and_a_sensor_go_on(suite: &Suite, asker: &str) -> anyhow::Result<Vec<RunId>> {
+/// Replaces the daemon while a run waits in its queue and a sensor counts its looks, and gives the runs that the sensor asks for.
+///
+/// It is killed when it launches nothing: a run that it has begun to launch and has made no Job for stays as it is until the monitoring
+/// fails it. So the schedule's run, which comes with the minute, and the sensor's first have their Jobs before.
+async fn the_queue_and_a_sensor_go_on(
+    suite: &Suite,
+    scheduled: &Since<'_>,
+    asker: &str,
+) -> anyhow::Result<Vec<RunId>> {
     let since = Since::now(suite, "restart_job").await?;
     let mut sensed = Vec::new();
     suite
         .with_runs([alone("restart", LONG), alone("restart", 0)], async |[first, waiting]| {
             started(suite, first).await?;
-            let sensor = start_keyed_sensor(suite, "keyed_sensor_of_restart", asker).await?;
-            let before = since.ticks(&sensor).await?.len();
+            scheduled.workers(1).await?;
+            let sensor = start_keyed_sensor(suite, "keyed_sensor_of_restart", asker, LOOKS_BEFORE).await?;
             let body = async {
-                since.await_ticks(&sensor, "a look of the sensor", |ticks| ticks.len() > before).await?;
+                since.workers(1).await?;
                 replace_daemon(suite).await?;
                 assert_eq!(suite.dagster.run(&waiting.run_id).await?.status, RunStatus::Queued);
                 end(suite, first).await?;
@@ -72,7 +82,7 @@ async fn the_queue_and_a_sensor_go_on(suite: &Suite, asker: &str) -> anyhow::Res
                     // There is one: it was not launched again.
                     event(suite, run, "RUN_STARTING").await?;
                 }
-                // One is asked for at the third look, counted from the first.
+                // The second is asked for by a look that the new daemon counts on.
                 since.workers(2).await
             };
             let stop = async || suite.dagster.stop_sensor(&sensor).await;

@@ -19,7 +19,7 @@ async fn a_run_that_a_sensor_asks_for_again_is_made_once() -> anyhow::Result<()>
 async fn each_key_has_one(suite: &Suite) -> anyhow::Result<()> {
     let since = Since::now(suite, "sensed_job").await?;
     let asker = unique_asker();
-    let sensor = start_keyed_sensor(suite, "keyed_sensor", &asker).await?;
+    let sensor = start_keyed_sensor(suite, "keyed_sensor", &asker, 0).await?;
     // The second is of the third look, so the first was asked for at all three.
     let stop = async || suite.dagster.stop_sensor(&sensor).await;
     let made = suite.afterwards(since.workers(2), stop).await?;
@@ -34,9 +34,14 @@ pub(crate) fn unique_asker() -> String {
     format!("{:?}", SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// Has a keyed sensor ask under keys that begin so, and counts its looks from now on.
-pub(crate) async fn start_keyed_sensor(suite: &Suite, name: &str, asker: &str) -> anyhow::Result<Instigator> {
-    suite.dagster.set_cursor(&REPOSITORY, name, &format!("{asker} 0")).await?;
+/// Has a keyed sensor ask under keys that begin so, with so many looks behind it; of a negative number, its third look is later by these.
+pub(crate) async fn start_keyed_sensor(
+    suite: &Suite,
+    name: &str,
+    asker: &str,
+    looks: i32,
+) -> anyhow::Result<Instigator> {
+    suite.dagster.set_cursor(&REPOSITORY, name, &format!("{asker} {looks}")).await?;
     Ok(suite.dagster.start_sensor(&REPOSITORY, name).await?)
 }
 
