@@ -19,13 +19,13 @@ use suite_support::cluster::{self, Select};
 use suite_support::dagster::Event;
 use suite_support::{Launch, Suite};
 
+/// The bucket that is there from the start.
+const BUCKET: &str = "dagster-scratch-80542c2";
+
 /// A run of one step, which goes to the queue of its job and takes so long.
 fn slow(job: &str, seconds: u32) -> Launch {
     Launch::job(job).config(json!({"ops": {"slow_op": {"config": {"seconds": seconds}}}}))
 }
-
-/// The bucket that is there from the start.
-const BUCKET: &str = "dagster-scratch-80542c2";
 
 /// An executor's configuration that the run's pod reads from its environment: the chart says there where runs and steps belong.
 fn by_environment() -> Value {

@@ -7,16 +7,11 @@ use suite_support::expect::{only, only_container, pull_secrets, sources};
 use suite_support::jobs::{executor, in_process};
 use suite_support::{Launch, Suite};
 
-use crate::{TAG, account, grace, tagged, variable};
+use crate::{TAG, account, grace, mounts, tagged, variable};
 
 /// What launcher, code location, run, executor and step all say.
 fn layer(pod: &Pod) -> Option<&str> {
     pod.labels().get("layer").map(String::as_str)
-}
-
-/// Where a container has volumes.
-fn mounts(container: &Container) -> Vec<&str> {
-    container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str()).collect()
 }
 
 #[tokio::test]

@@ -22,6 +22,11 @@ fn variable<'a>(container: &'a Container, name: &str) -> Option<&'a str> {
     all.next_back()?.value.as_deref()
 }
 
+/// Where a container has volumes.
+fn mounts(container: &Container) -> Vec<&str> {
+    container.volume_mounts.iter().flatten().map(|mount| mount.mount_path.as_str()).collect()
+}
+
 /// How long a pod may take to end, in seconds.
 fn grace(pod: &Pod) -> Option<i64> {
     pod.spec.as_ref()?.termination_grace_period_seconds

@@ -7,7 +7,7 @@ use suite_support::expect::{only_container, pull_secrets, sources};
 use suite_support::jobs::in_process;
 use suite_support::{Launch, Suite};
 
-use crate::{TAG, account, tagged};
+use crate::{TAG, account, mounts, tagged};
 
 #[tokio::test]
 async fn environment_of_configmaps_and_secrets_is_added() -> anyhow::Result<()> {
@@ -62,8 +62,7 @@ async fn a_volume_is_there_before_the_run_starts() -> anyhow::Result<()> {
             let (_, pod) = suite.completed(run).await?;
             let seen = cluster::logs(&suite.user_pods(), &pod.name_any(), "look", None).await?;
             assert_eq!(seen, "BAR_CONTENTS");
-            let mounts = only_container(&pod).volume_mounts.iter().flatten();
-            let paths: Vec<_> = mounts.map(|mount| mount.mount_path.as_str()).collect();
+            let paths = mounts(only_container(&pod));
             // The launcher's stays.
             for path in ["/opt/other", "/opt/dagster/test_mount_path/volume_mounted_file.yaml"] {
                 assert!(paths.contains(&path), "{path} is not among {paths:?}");
