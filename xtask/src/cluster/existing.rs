@@ -59,7 +59,7 @@ pub async fn connect(
         );
     }
     write_private(own, &serde_yaml::to_string(&kubeconfig)?)?;
-    let client = client(kubeconfig, None)
+    let client = client(kubeconfig)
         .await
         .map_err(|error| coded(Exit::Usage, error.context(format!("use the context `{name}` of {file}"))))?;
     let namespaces: Api<Namespace> = Api::all(client.clone());

@@ -250,7 +250,7 @@ async fn connect(text: &str, wanted: &Wanted, nodes: Vec<Node>) -> Result<Cluste
     write_private(&wanted.kubeconfig, text)?;
     let kubeconfig =
         Kubeconfig::from_yaml(text).with_context(|| format!("read kind's kubeconfig of {name}"))?;
-    let client = client(kubeconfig, None).await?;
+    let client = client(kubeconfig).await?;
     // Only a shortcut for the next run.
     let _ = write_private(&wanted.remembered(), text);
     let clock = Clock::default();

@@ -62,12 +62,11 @@ pub(crate) async fn discover(client: &Client) -> kube::Result<Discovery> {
     }
 }
 
-/// A client for a kubeconfig's text and context.
-pub(crate) async fn client(mut kubeconfig: Kubeconfig, context: Option<&str>) -> Result<Client> {
-    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+/// A client for a kubeconfig's current context.
+pub(crate) async fn client(mut kubeconfig: Kubeconfig) -> Result<Client> {
     proxy::settle(&mut kubeconfig, &Env::proxies());
-    let proxy = proxy::of(&kubeconfig, context);
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+    let proxy = proxy::of(&kubeconfig);
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.proxy_url =
         proxy.map(|url| url.parse::<http::Uri>()).transpose().context("understand the proxy")?;
     config.connect_timeout = Some(Duration::from_secs(10));

@@ -37,7 +37,7 @@ pub async fn ask<T>(kind: &Kind, name: &str, ask: impl AsyncFn(Node) -> T) -> Re
                 return Ok(None);
             }
             let kubeconfig = Kubeconfig::from_yaml(&kind.kubeconfig(name, Address::External).await?)?;
-            let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client(kubeconfig, None).await?);
+            let nodes: Api<k8s_openapi::api::core::v1::Node> = Api::all(client(kubeconfig).await?);
             anyhow::Ok(Some(takers(nodes.list(&ListParams::default()).await?.items.iter())))
         };
         let (others, takers) = tokio::join!(others, takers);

@@ -21,9 +21,9 @@ pub(super) fn settle(kubeconfig: &mut Kubeconfig, proxies: &Proxies) {
     }
 }
 
-/// The proxy that the kubeconfig names for the cluster of `context`, or else of the current one.
-pub(super) fn of(kubeconfig: &Kubeconfig, context: Option<&str>) -> Option<String> {
-    let name = context.or(kubeconfig.current_context.as_deref())?;
+/// The proxy that the kubeconfig names for the cluster of its current context.
+pub(super) fn of(kubeconfig: &Kubeconfig) -> Option<String> {
+    let name = kubeconfig.current_context.as_deref()?;
     let context = kubeconfig.contexts.iter().find(|named| named.name == name)?.context.as_ref()?;
     let cluster = kubeconfig.clusters.iter().find(|named| named.name == context.cluster)?.cluster.as_ref()?;
     cluster.proxy_url.clone()
@@ -104,8 +104,11 @@ clusters:
 ";
         let mut kubeconfig = Kubeconfig::from_yaml(text).unwrap();
         settle(&mut kubeconfig, &proxies("proxy:3128", "10.0.0.1,10.0.0.3"));
-        assert_eq!(of(&kubeconfig, None).as_deref(), Some("socks5://own:1080"));
-        assert_eq!(of(&kubeconfig, Some("two")).as_deref(), Some("http://proxy:3128"));
-        assert_eq!(of(&kubeconfig, Some("three")), None);
+        for (context, expected) in
+            [("one", Some("socks5://own:1080")), ("two", Some("http://proxy:3128")), ("three", None)]
+        {
+            kubeconfig.current_context = Some(context.to_owned());
+            assert_eq!(of(&kubeconfig).as_deref(), expected, "{context}");
+        }
     }
 }

@@ -214,7 +214,7 @@ pub(super) async fn reach(kind: &Kind, name: &str, helm: &Utf8Path) -> Result<Re
     let file = NamedTempFile::new()?;
     std::fs::write(file.path(), &text)?;
     let path = Utf8Path::from_path(file.path()).unwrap_or(Utf8Path::new("/dev/null"));
-    let client = crate::cluster::client(Kubeconfig::from_yaml(&text)?, None).await?;
+    let client = crate::cluster::client(Kubeconfig::from_yaml(&text)?).await?;
     let helm = Helm { program: helm.to_owned(), version: None, kubeconfig: path.to_owned() };
     let clock = Clock::of(&client).await;
     Ok(Reached { client, clock, helm, _kubeconfig: Kept::File { _file: file } })

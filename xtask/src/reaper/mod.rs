@@ -184,7 +184,7 @@ async fn reap(journal: &mut journal::Reader, entry: Entry, env: &Env) -> Result<
 /// The cluster's API, where the run had got so far.
 async fn client(kubeconfig: &Utf8PathBuf) -> Option<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).ok()?;
-    crate::cluster::client(kubeconfig, None).await.ok()
+    crate::cluster::client(kubeconfig).await.ok()
 }
 
 /// Most reapers have nothing to say.
