@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::clock::Clock;
 use super::drift::{self, Memory, Origin};
 pub(crate) use super::owner::{Owner, nobody_knows, owner};
-use super::{Cluster, client, lock, nodes_ready, write_private};
+use super::{Cluster, client, lock, nodes_ready, shares, write_private};
 use crate::events::{Events, Phase};
 use crate::exit::{Exit, ExitWith, coded};
 use crate::lease::Lease;
@@ -133,7 +133,8 @@ async fn ensure_coded<T>(
     let kubeconfig = kind.kubeconfig(name, Address::External).await?;
     let count = nodes.len();
     let mut cluster = connect(&kubeconfig, wanted, nodes).await?;
-    let takers = nodes_ready(&cluster.client, name, count).await?;
+    let (takers, ()) =
+        tokio::try_join!(nodes_ready(&cluster.client, name, count), shares::give(&cluster.client))?;
     let mut lease = wanted.lease.clone();
     // Making it may have taken longer than a lease lasts.
     lease.expires = lease.expires.map(|time| time.max(Timestamp::now() + crate::lease::TERM));
@@ -166,8 +167,9 @@ async fn reuse(
     let name = &wanted.name;
     let step = events.step(Phase::Cluster, format!("reuse {name}"));
     let (running, owned) = tokio::join!(try_join_all(nodes.iter().map(Node::is_running)), owner(&nodes));
-    let running = running?;
-    match owned? {
+    let (running, owned) = (running?, owned?);
+    let ours = matches!(owned, Owner::Ours(_));
+    match owned {
         Owner::HalfMade => {
             step.progress("it was left half made; remove it");
             kind.delete(name, None).await?;
@@ -229,7 +231,9 @@ async fn reuse(
             cluster
         }
     };
-    let takers = nodes_ready(&cluster.client, name, count).await?;
+    let takers = nodes_ready(&cluster.client, name, count);
+    let given = async { if ours { shares::give(&cluster.client).await } else { Ok(()) } };
+    let (takers, ()) = tokio::try_join!(takers, given)?;
     cluster.nodes.retain(|node| takers.contains(node.name()));
     let restarted =
         if started > 0 { format!(", {} started", text::count(started, "node")) } else { String::new() };

@@ -27,6 +27,7 @@ pub mod lock;
 pub mod nodes;
 mod owner;
 mod proxy;
+mod shares;
 
 /// How long nodes may take to be Ready; a node that was stopped needs most of it.
 const NODES_READY: Duration = Duration::from_secs(180);
