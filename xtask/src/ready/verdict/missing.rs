@@ -138,7 +138,14 @@ pub(super) fn judge(
     let text = format!("the container {} cannot be made as it is specified", status.name);
     let cause = Cause::new(CauseKind::ContainerConfig, text).said(said);
     // Some are races of the runtime, which the kubelet's next attempt wins.
-    Some(Finding::until(cause, after(since, Duration::from_secs(30))))
+    let limit = if is_under_way(said) { None } else { after(since, Duration::from_secs(30)) };
+    Some(Finding::until(cause, limit))
+}
+
+/// Whether the runtime is still busy with an attempt that the kubelet gave up: on a machine with much to do a container may
+/// take minutes to be made, and until it is the next attempts find its name taken (containerd, internal/cri/server).
+fn is_under_way(said: &str) -> bool {
+    ["failed to reserve container name", "context deadline exceeded"].iter().any(|part| said.contains(part))
 }
 
 /// Whether the runtime says that the program itself cannot be started.

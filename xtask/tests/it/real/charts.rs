@@ -144,7 +144,7 @@ fn a_hook_that_fails_ends_the_wait_with_its_last_lines() {
 }
 
 fn a_release_that_is_waited_for_is_ready_before_the_next() {
-    let folder = suite(&web(4), 60);
+    let folder = suite(&web(20), 90);
     folder.write("next/Chart.yaml", "apiVersion: v2\nname: next\nversion: 1.0.0\n");
     let ask = "python3 -c 'import urllib.request; urllib.request.urlopen(\\\"http://web\\\", timeout=3)'";
     folder.write("next/templates/all.yaml", &hook(ask));
@@ -160,11 +160,11 @@ fn a_release_that_is_waited_for_is_ready_before_the_next() {
 }
 
 fn a_hook_that_hangs_is_told_with_its_last_lines() {
-    let folder = suite(&hook("echo waits for the lock of the table users; sleep 600"), 8);
+    let folder = suite(&hook("echo waits for the lock of the table users; sleep 600"), 15);
     let words = [
         "Job migrate",
         "waits for the lock of the table users",
-        "Gave up after 8.",
+        "Gave up after ",
         "context deadline exceeded",
         "It is a hook of the release app, for which helm waits.",
     ];
@@ -181,7 +181,7 @@ spec:
   terminationGracePeriodSeconds: 0
   containers: [{name: look, image: "{{ .Values.image }}", command: [sh, -c, "echo looks for the leader; sleep 600"]}]
 "#;
-    let folder = suite(pod, 8);
+    let folder = suite(pod, 15);
     ends(&folder, &folder.suite(), 4, &["Pod look", "it is at work", "looks for the leader"]);
 }
 
@@ -216,7 +216,7 @@ fn a_release_that_was_cut_off_is_installed_again() {
 }
 
 fn three_runs_at_once_do_not_disturb_each_other() {
-    let folders = [1, 2, 3].map(|_| suite(&web(15), 90));
+    let folders = [1, 2, 3].map(|_| suite(&web(30), 120));
     let mut runs = Vec::new();
     for folder in &folders {
         runs.push(start(folder, "k8s-test", &folder.suite(), Stdio::null()));
