@@ -16,7 +16,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 pub use execute::{Executed, ask, execute, variable};
 pub use state::{State, is_complete, is_finished, is_ready, is_running};
@@ -188,6 +188,11 @@ fn states<K: State>(objects: &[K]) -> String {
     if states.is_empty() { "none".to_owned() } else { states.join("; ") }
 }
 
+/// How long a log may be asked for in vain: the API server reads it from the kubelet, whose connections break on a busy machine.
+const LOG_LIMIT: Duration = Duration::from_secs(30);
+/// Between two attempts.
+const LOG_PAUSE: Duration = Duration::from_secs(1);
+
 /// What a container has written, all of it or the last lines.
 ///
 /// # Errors
@@ -200,10 +205,21 @@ pub async fn logs(
 ) -> Result<String, Error> {
     let params =
         LogParams { container: Some(container.to_owned()), tail_lines: last_lines, ..LogParams::default() };
-    pods.logs(pod, &params).await.map_err(|source| Error::Api {
-        operation: format!("read the log of {container} in pod {pod}"),
-        source,
-    })
+    let end = Instant::now() + LOG_LIMIT;
+    loop {
+        match pods.logs(pod, &params).await {
+            Ok(log) => return Ok(log),
+            Err(kube::Error::Api(status)) if status.code < 500 => {
+                return Err(unread(pod, container, kube::Error::Api(status)));
+            }
+            Err(_) if Instant::now() < end => sleep(LOG_PAUSE).await,
+            Err(source) => return Err(unread(pod, container, source)),
+        }
+    }
+}
+
+fn unread(pod: &str, container: &str, source: kube::Error) -> Error {
+    Error::Api { operation: format!("read the log of {container} in pod {pod}"), source }
 }
 
 #[cfg(test)]

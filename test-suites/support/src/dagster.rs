@@ -12,14 +12,20 @@ mod wait;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 pub use automation::{Instigator, Repository, Tick};
 pub use event::{Event, PythonError};
 pub use run::{Launch, Location, Run, RunId, RunStatus, Tag};
-pub use run_log::RunLog;
 
-/// The mutation that launches asks the code location, which may be busy with the runs of other tests.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// The mutation that launches asks the code location, which may be busy with the runs of other tests; Dagster gives it a minute, and
+/// is to have the time to say so.
+const ANSWER_LIMIT: Duration = Duration::from_secs(90);
+
+/// How often a query is sent that gets no answer. A mutation may have been carried out.
+const ATTEMPTS: usize = 3;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What stopped a question to Dagster from being answered as hoped.
 #[derive(Debug, thiserror::Error)]
@@ -216,13 +222,25 @@ impl Dagster {
     }
 
     async fn ask(&self, operation: &str, query: &str, variables: Value) -> Result<Value, Error> {
+        let body = json!({"query": query, "variables": variables});
+        let again = if query.starts_with("query") { ATTEMPTS - 1 } else { 0 };
+        for _ in 0..again {
+            match self.ask_once(operation, &body).await {
+                Err(Error::Unreachable { .. }) => sleep(PAUSE).await,
+                answered => return answered,
+            }
+        }
+        self.ask_once(operation, &body).await
+    }
+
+    async fn ask_once(&self, operation: &str, body: &Value) -> Result<Value, Error> {
         let unreachable =
             |source| Error::Unreachable { operation: operation.to_owned(), url: self.url.clone(), source };
         let response = self
             .http
             .post(format!("{}/graphql", self.url))
             .timeout(ANSWER_LIMIT)
-            .json(&json!({"query": query, "variables": variables}))
+            .json(body)
             .send()
             .await
             .map_err(unreachable)?;

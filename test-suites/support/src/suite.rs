@@ -12,11 +12,14 @@ use tokio::time::Instant;
 
 use crate::cluster::{self, Select, State};
 use crate::contract::Contract;
-use crate::dagster::{self, Dagster, Launch, Run, RunId, RunStatus};
+use crate::dagster::{self, Dagster, Event, Launch, Run, RunId, RunStatus};
 use crate::diagnosis::Diagnosis;
 use crate::expect;
 use crate::frame::{self, framed};
 use crate::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
+
+/// Longer than any test.
+const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The deployment that the environment describes.
 #[derive(Clone)]
@@ -246,15 +249,8 @@ impl Suite {
     where
         anyhow::Error: From<E>,
     {
-        let end = async {
-            let mut log = self.dagster.follow(&run.run_id).await?;
-            loop {
-                let event = log.next().await?;
-                if event.ends_run() {
-                    return Ok::<_, dagster::Error>(event);
-                }
-            }
-        };
+        // The wait has a limit of its own.
+        let end = self.dagster.await_event(&run.run_id, "its end", FOREVER, Event::ends_run);
         tokio::select! {
             // What was awaited counts, even when the run has ended since.
             biased;

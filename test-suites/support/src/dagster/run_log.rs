@@ -21,7 +21,7 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// The events of a run, from its first one on; it does not end by itself.
 #[derive(Debug)]
-pub struct RunLog<'a> {
+pub(super) struct RunLog<'a> {
     dagster: &'a Dagster,
     run: RunId,
     socket: Socket,
@@ -35,7 +35,7 @@ impl Dagster {
     ///
     /// # Errors
     /// The webserver takes no WebSocket.
-    pub async fn follow(&self, run: &RunId) -> Result<RunLog<'_>, Error> {
+    pub(super) async fn follow(&self, run: &RunId) -> Result<RunLog<'_>, Error> {
         let socket = self.subscribe(run, None).await.map_err(|source| cut(run, source))?;
         Ok(RunLog {
             dagster: self,
@@ -71,7 +71,7 @@ impl RunLog<'_> {
     ///
     /// # Errors
     /// There is no such run, or the stream broke and could not be taken up again.
-    pub async fn next(&mut self) -> Result<Event, Error> {
+    pub(super) async fn next(&mut self) -> Result<Event, Error> {
         loop {
             if let Some(event) = self.unread.pop_front() {
                 return Ok(event);
@@ -84,12 +84,10 @@ impl RunLog<'_> {
                     }
                 }
                 Err(_) if self.reopened < REOPENINGS => {
+                    let socket = self.dagster.subscribe(&self.run, self.cursor.as_deref()).await;
+                    self.socket = socket.map_err(|source| cut(&self.run, source))?;
+                    // Whoever waits may have given this up before.
                     self.reopened += 1;
-                    self.socket = self
-                        .dagster
-                        .subscribe(&self.run, self.cursor.as_deref())
-                        .await
-                        .map_err(|source| cut(&self.run, source))?;
                 }
                 Err(source) => return Err(cut(&self.run, source)),
             }

@@ -27,15 +27,20 @@ impl Dagster {
         let search = async {
             let mut log = self.follow(run).await?;
             loop {
-                if let Ok(event) = timeout(SILENCE, log.next()).await {
-                    let event = event?;
-                    seen.push(event.clone());
-                    if wanted(&event) {
-                        return Ok(event);
+                match timeout(SILENCE, log.next()).await {
+                    Ok(Ok(event)) => {
+                        seen.push(event.clone());
+                        if wanted(&event) {
+                            return Ok(event);
+                        }
+                        if !event.ends_run() {
+                            continue;
+                        }
                     }
-                    if !event.ends_run() {
-                        continue;
-                    }
+                    // The events can be read without their stream.
+                    Ok(Err(Error::Cut { .. })) => sleep(SILENCE).await,
+                    Ok(Err(error)) => return Err(error),
+                    Err(_) => {}
                 }
                 seen = self.events(run).await?;
                 if let Some(event) = seen.iter().find(|event| wanted(event)) {
