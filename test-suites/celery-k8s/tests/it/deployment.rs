@@ -31,7 +31,7 @@ async fn each_queue_has_as_many_workers_as_asked_for_with_its_own_labels() -> an
         let label = labels.get("celery-label-key").map(String::as_str);
         assert_eq!(label, (queue == "extra-queue-1").then_some("celery-label-value"), "{queue}");
         // A worker that another test has killed is replaced.
-        for pod in workers(&suite, queue, count, CLUSTER_LIMIT).await? {
+        for pod in workers(&suite, queue, count, RUN_LIMIT).await? {
             let labels = pod.metadata.labels.unwrap_or_default();
             assert_eq!(labels.get("celery-label-key").map(String::as_str), label, "{queue}");
         }
@@ -43,7 +43,7 @@ async fn each_queue_has_as_many_workers_as_asked_for_with_its_own_labels() -> an
 async fn a_worker_has_the_environment_and_the_annotations_that_it_was_given() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
-    for pod in workers(&suite, "dagster", 2, CLUSTER_LIMIT).await? {
+    for pod in workers(&suite, "dagster", 2, RUN_LIMIT).await? {
         let annotation = pod.annotations().get("dagster-integration-tests").map(String::as_str);
         assert_eq!(annotation, Some("celery-pod-annotation"));
         for (variable, expected) in [
@@ -67,9 +67,7 @@ async fn flower_shows_each_worker() -> anyhow::Result<()> {
     let shown_and_hidden = async || {
         let mut hidden = Vec::new();
         for (queue, count) in QUEUES {
-            hidden.extend(
-                workers(&suite, queue, count, CLUSTER_LIMIT).await?.iter().map(ResourceExt::name_any),
-            );
+            hidden.extend(workers(&suite, queue, count, RUN_LIMIT).await?.iter().map(ResourceExt::name_any));
         }
         let shown = online(&suite).await?;
         hidden.retain(|name| !shown.iter().any(|worker| worker.ends_with(&format!("@{name}"))));

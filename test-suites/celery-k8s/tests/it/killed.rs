@@ -1,5 +1,6 @@
 //! A worker is killed while it follows a step. Celery lets it say that a task is done either when it begins, as is the default, or when it is done.
 
+use anyhow::Context;
 use kube::ResourceExt;
 use suite_support::calm;
 use suite_support::cluster;
@@ -7,16 +8,19 @@ use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
 
-use crate::{is_taken, slow, taker, workers};
+use crate::{is_taken, slow, taker};
 
-/// Waits for the step of a run to work, and kills the only worker of its queue, which follows it; gives the worker's name.
+/// How long the steps take: longer than it may take from then until their worker is killed.
+const SECONDS: u32 = 20;
+
+/// Waits for the step of a run to work, and kills the worker that follows it, which is its queue's; gives the worker's name.
 async fn kill_worker(suite: &Suite, run: &Run, queue: &str) -> anyhow::Result<String> {
     suite.running_step(run).await?;
-    let worker = only(&workers(suite, queue, 1, RUN_LIMIT).await?, "worker").name_any();
     let events = suite.dagster.events(&run.run_id).await?;
-    assert_eq!(events.iter().find(|event| is_taken(event)).and_then(taker), Some(worker.as_str()));
-    cluster::kill(&suite.system_pods(), &worker).await?;
-    Ok(worker)
+    let worker = events.iter().find(|event| is_taken(event)).and_then(taker).context("nobody took it")?;
+    assert!(worker.starts_with(&format!("dagster-celery-workers-{queue}-")), "{worker} took it");
+    cluster::kill(&suite.system_pods(), worker).await?;
+    Ok(worker.to_owned())
 }
 
 #[tokio::test]
@@ -24,7 +28,7 @@ async fn a_step_whose_worker_is_killed_ends_and_its_run_does_not() -> anyhow::Re
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
     suite
-        .with_run(slow("acks_early_job_celery_k8s", 5), async |lost| {
+        .with_run(slow("acks_early_job_celery_k8s", SECONDS), async |lost| {
             let killed = kill_worker(&suite, lost, "acks-early").await?;
             let success = |event: &suite_support::dagster::Event| event.is("STEP_SUCCESS");
             let what = "its step to end";
@@ -55,7 +59,7 @@ async fn a_step_whose_worker_is_killed_is_followed_on_where_workers_confirm_late
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
     suite
-        .with_run(slow("acks_late_job_celery_k8s", 5), async |run| {
+        .with_run(slow("acks_late_job_celery_k8s", SECONDS), async |run| {
             let killed = kill_worker(&suite, run, "acks-late").await?;
             let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
             assert_eq!(ended.status, RunStatus::Success);

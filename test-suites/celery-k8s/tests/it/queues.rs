@@ -47,7 +47,7 @@ async fn each_step_is_a_job_that_a_worker_of_its_queue_makes() -> anyhow::Result
                 assert_eq!(told.iter().filter(|event| event.message == submitted).count(), 1, "{submitted}");
                 let taken: Vec<_> = told.iter().filter(|event| is_taken(event)).collect();
                 let [taken] = taken[..] else { panic!("{step} was not taken once but by {taken:?}") };
-                let workers = workers(&suite, queue, count, CLUSTER_LIMIT).await?;
+                let workers = workers(&suite, queue, count, RUN_LIMIT).await?;
                 let workers: Vec<_> = workers.iter().map(ResourceExt::name_any).collect();
                 assert!(
                     taker(taken).is_some_and(|name| workers.iter().any(|worker| worker == name)),

@@ -23,8 +23,8 @@ use suite_support::{Launch, Suite};
 const REPOSITORY: Repository<'static> = Repository { location: "user-code-deployment-1", name: "automation" };
 
 /// Until the daemon has done something by itself: it looks each 5, 30 or 60 seconds, and the run that it starts boots
-/// Python.
-const DAEMON_LIMIT: Duration = Duration::from_secs(300);
+/// Python; and another test may have all places for a while.
+const DAEMON_LIMIT: Duration = Duration::from_secs(450);
 
 /// In seconds, longer than any test waits: such a run is ended by its test.
 const LONG: u32 = 600;
@@ -56,9 +56,16 @@ struct Since<'a> {
 
 impl<'a> Since<'a> {
     async fn now(suite: &'a Suite, job: &'static str) -> anyhow::Result<Self> {
-        let of_job = ListParams::default().labels(&Suite::workers_of_job(job));
-        let jobs = suite.user_jobs().list(&of_job).await?.items;
-        Ok(Self { suite, job, before: jobs.iter().filter_map(Suite::run_of).collect() })
+        let mut since = Self { suite, job, before: HashSet::new() };
+        since.before = since.launched().await?;
+        Ok(since)
+    }
+
+    /// The runs that have a worker in the cluster now.
+    async fn launched(&self) -> anyhow::Result<HashSet<RunId>> {
+        let of_job = ListParams::default().labels(&Suite::workers_of_job(self.job));
+        let jobs = self.suite.user_jobs().list(&of_job).await?.items;
+        Ok(jobs.iter().filter_map(Suite::run_of).filter(|run| !self.before.contains(run)).collect())
     }
 
     /// The ticks of a schedule or a sensor of the job, oldest first; of those that made no run, earlier ones too.
@@ -69,16 +76,11 @@ impl<'a> Since<'a> {
         Ok(ticks)
     }
 
-    /// These ticks, once they are as awaited.
-    async fn await_ticks(
-        &self,
-        of: &Instigator,
-        awaited: &str,
-        so: impl Fn(&[Tick]) -> bool,
-    ) -> anyhow::Result<Vec<Tick>> {
+    /// Waits until there are more of these ticks than so many.
+    async fn more_ticks(&self, of: &Instigator, than: usize) -> anyhow::Result<()> {
         // Dagster tells nobody of a tick.
         let ticks = async || Ok(self.ticks(of).await?);
-        ask::until(awaited, DAEMON_LIMIT, ticks, |ticks| so(ticks)).await
+        ask::until("another tick", DAEMON_LIMIT, ticks, |ticks| ticks.len() > than).await.map(drop)
     }
 
     /// Waits until at least so many runs have a worker in the cluster, and names those that have, oldest first.

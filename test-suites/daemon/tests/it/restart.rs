@@ -4,10 +4,9 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use suite_support::calm;
 use suite_support::cluster::{self, Select, is_ready};
-use suite_support::dagster::Tick;
 use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
-use suite_support::{RunId, RunStatus, Suite};
+use suite_support::{RunStatus, Suite};
 
 use crate::queue::{end, event, started};
 use crate::schedules::each_tick_has_one_run;
@@ -16,8 +15,8 @@ use crate::{DAEMON_LIMIT, LONG, REPOSITORY, Since, alone};
 
 const DAEMON: &str = "component=dagster-daemon";
 
-/// The sensor looks each 5 s, so that its third look from 0 comes about a minute after its first: when there is another daemon.
-const LOOKS_BEFORE: i32 = -9;
+/// The sensor looks each 5 s, so that its third look from 0 comes two minutes and a half after its first: when there is another daemon.
+const LOOKS_BEFORE: i32 = -27;
 
 async fn replace_daemon(suite: &Suite) -> anyhow::Result<()> {
     let pods = suite.system_pods();
@@ -42,53 +41,53 @@ async fn forgets_and_repeats_nothing(suite: &Suite) -> anyhow::Result<()> {
     let asker = unique_asker();
     let schedule = suite.dagster.start_schedule(&REPOSITORY, "each_minute_of_restart").await?;
     let ticked = async {
-        let sensed = the_queue_and_a_sensor_go_on(suite, &since, &asker).await?;
+        the_queue_and_a_sensor_go_on(suite, &since, &asker).await?;
         // Once more, now that there is another daemon.
         let before = since.ticks(&schedule).await?.len();
-        let again = |ticks: &[Tick]| ticks.len() > before.max(1);
-        since.await_ticks(&schedule, "another tick of the schedule", again).await?;
-        Ok(sensed)
+        since.more_ticks(&schedule, before).await
     };
-    let stop = async || suite.dagster.stop_schedule(&schedule).await;
-    let sensed = suite.afterwards(ticked, stop).await?;
-    each_key_has_one_run(suite, &asker, &sensed).await?;
+    suite.afterwards(ticked, async || suite.dagster.stop_schedule(&schedule).await).await?;
     each_tick_has_one_run(&since, &schedule).await.map(drop)
 }
 
-/// Replaces the daemon while a run waits in its queue and a sensor counts its looks, and gives the runs that the sensor asks for.
+/// Replaces the daemon while a run waits in its queue and a sensor counts its looks.
 ///
 /// It is killed when it launches nothing: a run that it has begun to launch and has made no Job for stays as it is until the monitoring
-/// fails it. So the schedule's run, which comes with the minute, and the sensor's first have their Jobs before.
+/// fails it. So the sensor's first run has its Job before, and the schedule's a new one: the next comes a minute later.
 async fn the_queue_and_a_sensor_go_on(
     suite: &Suite,
     scheduled: &Since<'_>,
     asker: &str,
-) -> anyhow::Result<Vec<RunId>> {
+) -> anyhow::Result<()> {
     let since = Since::now(suite, "restart_job").await?;
-    let mut sensed = Vec::new();
     suite
         .with_runs([alone("restart", LONG), alone("restart", 0)], async |[first, waiting]| {
             started(suite, first).await?;
-            scheduled.workers(1).await?;
             let sensor = start_keyed_sensor(suite, "keyed_sensor_of_restart", asker, LOOKS_BEFORE).await?;
             let body = async {
                 since.workers(1).await?;
+                let so_far = scheduled.workers(1).await?.len();
+                scheduled.workers(so_far + 1).await?;
                 replace_daemon(suite).await?;
+                // The new one is at work, and might launch what waits.
+                since.more_ticks(&sensor, since.ticks(&sensor).await?.len()).await?;
                 assert_eq!(suite.dagster.run(&waiting.run_id).await?.status, RunStatus::Queued);
                 end(suite, first).await?;
                 let ended = suite.dagster.await_end(&waiting.run_id, RUN_LIMIT).await?;
                 assert_eq!(ended.status, RunStatus::Success);
-                for run in [first, waiting] {
-                    // There is one: it was not launched again.
-                    event(suite, run, "RUN_STARTING").await?;
-                }
+                // There is one of each: it was not launched again.
+                event(suite, first, "RUN_STARTING").await?;
+                let (room, taken) = (
+                    event(suite, first, "RUN_CANCELED").await?,
+                    event(suite, waiting, "RUN_STARTING").await?,
+                );
+                assert!(room.is_before(&taken), "taken from the queue while the first went on");
                 // The second is asked for by a look that the new daemon counts on.
                 since.workers(2).await
             };
             let stop = async || suite.dagster.stop_sensor(&sensor).await;
-            sensed = suite.afterwards(body, stop).await?;
-            Ok(())
+            suite.afterwards(body, stop).await.map(drop)
         })
         .await?;
-    Ok(sensed)
+    each_key_has_one_run(&since, asker).await.map(drop)
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use suite_support::calm;
 use suite_support::dagster::Instigator;
 use suite_support::jobs::RUN_LIMIT;
-use suite_support::{Run, RunId, RunStatus, Suite};
+use suite_support::{Run, RunStatus, Suite};
 
 use crate::{REPOSITORY, Since};
 
@@ -22,8 +22,8 @@ async fn each_key_has_one(suite: &Suite) -> anyhow::Result<()> {
     let sensor = start_keyed_sensor(suite, "keyed_sensor", &asker, 0).await?;
     // The second is of the third look, so the first was asked for at all three.
     let stop = async || suite.dagster.stop_sensor(&sensor).await;
-    let made = suite.afterwards(since.workers(2), stop).await?;
-    for run in each_key_has_one_run(suite, &asker, &made).await? {
+    suite.afterwards(since.workers(2), stop).await?;
+    for run in each_key_has_one_run(&since, &asker).await? {
         assert_eq!(run.tag("dagster/sensor_name"), Some("keyed_sensor"));
     }
     Ok(())
@@ -45,18 +45,17 @@ pub(crate) async fn start_keyed_sensor(
     Ok(suite.dagster.start_sensor(&REPOSITORY, name).await?)
 }
 
-/// These are the runs that a keyed sensor asks for until its third look, one for each key, and they succeed.
-pub(crate) async fn each_key_has_one_run(
-    suite: &Suite,
-    asker: &str,
-    made: &[RunId],
-) -> anyhow::Result<Vec<Run>> {
+/// The runs of the job since then are those that a keyed sensor asks for until its third look, one for each key, and they succeed.
+pub(crate) async fn each_key_has_one_run(since: &Since<'_>, asker: &str) -> anyhow::Result<Vec<Run>> {
+    let made = since.workers(2).await?;
     let mut runs = Vec::new();
-    for run in made {
-        let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
+    for run in &made {
+        let ended = since.suite.dagster.await_end(run, RUN_LIMIT).await?;
         assert_eq!(ended.status, RunStatus::Success);
         runs.push(ended);
     }
+    // One that waited for a place has come since.
+    assert_eq!(since.launched().await?, made.into_iter().collect(), "a run was made after these");
     let mut keys: Vec<_> =
         runs.iter().map(|run| run.tag("dagster/run_key").unwrap_or_default().to_owned()).collect();
     // They come by the second in which they were launched, which may be the same.

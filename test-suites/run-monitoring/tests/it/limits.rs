@@ -9,7 +9,7 @@ use suite_support::{Launch, RunStatus, Suite, monitoring};
 #[tokio::test]
 async fn a_run_whose_pod_cannot_start_fails_when_the_start_takes_too_long() -> anyhow::Result<()> {
     let launch = Launch::job("demo_job").config(words(&json!(2)));
-    monitoring::fails_to_start(&Suite::connect().await?, launch, 100).await
+    monitoring::fails_to_start(&Suite::connect().await?, launch, 180).await
 }
 
 #[tokio::test]

@@ -5,5 +5,5 @@ import time
 from dagster_pipes import open_dagster_pipes
 
 with open_dagster_pipes():
-    time.sleep(15)
+    time.sleep(30)
     raise Exception("External Exception Message")

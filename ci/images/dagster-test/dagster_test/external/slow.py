@@ -7,5 +7,5 @@ from dagster_pipes import open_dagster_pipes
 with open_dagster_pipes() as context:
     for count in range(3):
         context.log.info(f"count {count}")
-        time.sleep(2.5)
+        time.sleep(6)
     context.report_asset_materialization(metadata={"is_even": count % 2 == 0})

@@ -1,7 +1,6 @@
 //! Dagster takes each instance configuration that is rendered, and knows each key of its classes.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
@@ -10,15 +9,13 @@ use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::{Value, json};
 use suite_support::Suite;
 use suite_support::cluster::{self, Select};
+use suite_support::jobs::RUN_LIMIT;
 
 use crate::helm::render_as;
 use crate::values::documents;
 
 /// What Dagster is asked, in Python.
 const SCRIPT: &str = include_str!("takes_instances.py");
-/// Until a pod has started, imported Dagster and ended.
-const LIMIT: Duration = Duration::from_secs(120);
-
 /// The modules of the documents' own classes, and of those for stores whose packages the image has not.
 const AWAY: [&str; 6] = [
     "coordinators",
@@ -53,7 +50,7 @@ async fn dagster_takes_the_instance_of_every_document() -> anyhow::Result<()> {
         let phase = pods.first().and_then(|pod| pod.status.as_ref()?.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))
     };
-    cluster::await_objects(pods.clone(), &Select::Name(name.clone()), "its end", LIMIT, ended).await?;
+    cluster::await_objects(pods.clone(), &Select::Name(name.clone()), "its end", RUN_LIMIT, ended).await?;
     let log = cluster::logs(&pods, &name, "dagster", None).await?;
     let told: Value = log
         .lines()

@@ -9,7 +9,7 @@ use anyhow::Context;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::Api;
 use serde_json::Value;
 use suite_support::cluster::{self, Select, State};
 use suite_support::expect::only;
@@ -89,18 +89,24 @@ impl Release<'_> {
     /// The pods that work, by what selects them.
     async fn pods(&self) -> anyhow::Result<BTreeMap<&'static str, Pod>> {
         let mut pods = BTreeMap::new();
+        let working = |pods: &[Pod]| -> Vec<Pod> {
+            pods.iter().filter(|pod| cluster::is_running(pod)).cloned().collect()
+        };
+        // Helm does not wait for what is replaced to be told to end.
+        let one = |pods: &[Pod]| working(pods).len() == 1;
         for selector in [WEBSERVER, DAEMON, CODE, DATABASE] {
-            let list = ListParams::default().labels(selector);
-            let mut found = self.suite.system_pods().list(&list).await?.items;
-            found.retain(cluster::is_running);
-            pods.insert(selector, only(&found, selector).clone());
+            let select = Select::Labels(selector.to_owned());
+            let what = format!("one pod of {selector} to be left");
+            let all = self.suite.system_pods();
+            let found = cluster::await_objects(all, &select, &what, CLUSTER_LIMIT, one).await?;
+            pods.insert(selector, only(&working(&found), selector).clone());
         }
         Ok(pods)
     }
 
     /// Everything answers, and a run succeeds; gives that run.
     async fn works(&self) -> anyhow::Result<Ended> {
-        let told = self.helm(&["test", RELEASE, "--timeout", "100s"], CLUSTER_LIMIT * 2).await?;
+        let told = self.helm(&["test", RELEASE, "--timeout", "300s"], RUN_LIMIT).await?;
         assert!(told.contains("Succeeded"), "{told}");
         // The webserver may have begun before the code server.
         self.suite.dagster.await_location(LOCATION, CLUSTER_LIMIT).await?;

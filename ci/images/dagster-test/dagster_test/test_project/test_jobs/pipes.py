@@ -14,6 +14,8 @@ from dagster_test.test_project.test_jobs.pods import own_image
 
 NUMBER = ["python", "-m", "dagster_test.external.number"]
 EVEN = {"env": {"NUMBER": "2"}, "extras": {"more": 4}}
+# Without a share of the processors a program stands still while others start.
+SHARE = {"resources": {"requests": {"cpu": "20m"}}}
 
 
 def asset_job(name: str, compute: Callable) -> JobDefinition:
@@ -36,7 +38,9 @@ def of_run(context: AssetExecutionContext) -> dict:
 
 def run_module(context: AssetExecutionContext, module: str, **options):
     command = ["python", "-m", f"dagster_test.external.{module}"]
-    done = client().run(context=context, image=own_image(context), command=command, base_pod_meta=of_run(context), **options)
+    done = client().run(
+        context=context, image=own_image(context), command=command, base_pod_meta=of_run(context), base_pod_spec={"containers": [SHARE]}, **options
+    )
     return done.get_materialize_result()
 
 
@@ -57,6 +61,8 @@ def pipes_failure_job() -> JobDefinition:
 def pipes_slow_job() -> JobDefinition:
     def compute(context: AssetExecutionContext):
         os.environ["DAGSTER_PIPES_K8S_CONSUME_POD_LOGS_REQUEST_TIMEOUT"] = "1"
+        # Before the program says its first word, each request that is given up counts as one that failed.
+        os.environ["DAGSTER_PIPES_K8S_CONSUME_POD_LOGS_RETRIES"] = "100"
         return run_module(context, "slow")
 
     return asset_job("pipes_slow_job", compute)
@@ -65,11 +71,17 @@ def pipes_slow_job() -> JobDefinition:
 def pipes_init_container_job() -> JobDefinition:
     def compute(context: AssetExecutionContext):
         image = {"image": own_image(context), "image_pull_policy": "IfNotPresent"}
+        # The second goes on until the pod ends, and then not well.
+        beside = ["sh", "-c", "trap 'exit 1' TERM; sleep 900 & wait $!"]
         spec = {
-            "init_containers": [{"name": "before", "command": ["echo", "before"], **image}],
-            "containers": [{"name": "number", "command": NUMBER, **image}],
+            "init_containers": [
+                {"name": "before", "command": ["echo", "before"], **image},
+                {"name": "beside", "command": beside, "restart_policy": "Always", **image},
+            ],
+            "containers": [{"name": "number", "command": NUMBER, **image, **SHARE}],
         }
-        done = client().run(context=context, base_pod_meta=of_run(context), base_pod_spec=spec, ignore_containers={"before"}, **EVEN)
+        ignored = {"before", "beside"}
+        done = client().run(context=context, base_pod_meta=of_run(context), base_pod_spec=spec, ignore_containers=ignored, **EVEN)
         return done.get_materialize_result()
 
     return asset_job("pipes_init_container_job", compute)
@@ -79,7 +91,7 @@ def pipes_file_job() -> JobDefinition:
     def compute(context: AssetExecutionContext):
         injector = config_map_injector(f"pipes-{context.run.run_id}")
         spec = {
-            "containers": [{"volume_mounts": [{"name": "context", "mount_path": "/mnt/dagster"}]}],
+            "containers": [{"volume_mounts": [{"name": "context", "mount_path": "/mnt/dagster"}], **SHARE}],
             "volumes": [{"name": "context", "config_map": {"name": injector.name}}],
         }
         done = client(context_injector=injector).run(
