@@ -69,6 +69,8 @@ pub enum Error {
 /// Which objects of a kind are meant.
 #[derive(Debug, Clone)]
 pub enum Select {
+    /// All of them.
+    All,
     /// The one of this name.
     Name(String),
     /// Those with these labels, as a label selector.
@@ -78,6 +80,7 @@ pub enum Select {
 impl Select {
     fn config(&self) -> watcher::Config {
         match self {
+            Self::All => watcher::Config::default(),
             Self::Name(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
             Self::Labels(selector) => watcher::Config::default().labels(selector),
         }
@@ -87,6 +90,7 @@ impl Select {
 impl fmt::Display for Select {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::All => f.write_str("all of the namespace"),
             Self::Name(name) => f.write_str(name),
             Self::Labels(selector) => write!(f, "those with {selector}"),
         }
@@ -193,11 +197,32 @@ const LOG_LIMIT: Duration = Duration::from_secs(30);
 /// Between two attempts.
 const LOG_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a container has written, all of it or the last lines.
+/// What a container has written, all of it or the last lines; asked for again where no answer comes.
 ///
 /// # Errors
-/// The pod is gone, or its container has not started.
+/// The pod is gone, its container has not started, or there is no answer for half a minute.
 pub async fn logs(
+    pods: &Api<Pod>,
+    pod: &str,
+    container: &str,
+    last_lines: Option<i64>,
+) -> Result<String, Error> {
+    let end = Instant::now() + LOG_LIMIT;
+    loop {
+        match logs_now(pods, pod, container, last_lines).await {
+            Err(Error::Api { source, .. }) if is_passing(&source) && Instant::now() < end => {
+                sleep(LOG_PAUSE).await;
+            }
+            read => return read,
+        }
+    }
+}
+
+/// As [`logs`], asked for once.
+///
+/// # Errors
+/// The pod is gone, its container has not started, or there is no answer.
+pub async fn logs_now(
     pods: &Api<Pod>,
     pod: &str,
     container: &str,
@@ -205,21 +230,15 @@ pub async fn logs(
 ) -> Result<String, Error> {
     let params =
         LogParams { container: Some(container.to_owned()), tail_lines: last_lines, ..LogParams::default() };
-    let end = Instant::now() + LOG_LIMIT;
-    loop {
-        match pods.logs(pod, &params).await {
-            Ok(log) => return Ok(log),
-            Err(kube::Error::Api(status)) if status.code < 500 => {
-                return Err(unread(pod, container, kube::Error::Api(status)));
-            }
-            Err(_) if Instant::now() < end => sleep(LOG_PAUSE).await,
-            Err(source) => return Err(unread(pod, container, source)),
-        }
-    }
+    pods.logs(pod, &params).await.map_err(|source| Error::Api {
+        operation: format!("read the log of {container} in pod {pod}"),
+        source,
+    })
 }
 
-fn unread(pod: &str, container: &str, source: kube::Error) -> Error {
-    Error::Api { operation: format!("read the log of {container} in pod {pod}"), source }
+/// Whether another attempt may go better: not when the API server has understood the question and refuses.
+fn is_passing(error: &kube::Error) -> bool {
+    !matches!(error, kube::Error::Api(status) if status.code < 500)
 }
 
 #[cfg(test)]

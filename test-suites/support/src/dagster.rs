@@ -22,10 +22,10 @@ pub use run::{Launch, Location, Run, RunId, RunStatus, Tag};
 /// is to have the time to say so.
 const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
-/// How often a query is sent that gets no answer. A mutation may have been carried out.
+/// How often a query is sent whose connection breaks. A mutation may have been carried out.
 const ATTEMPTS: usize = 3;
 /// Between two of them.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(1) };
 
 /// What stopped a question to Dagster from being answered as hoped.
 #[derive(Debug, thiserror::Error)]
@@ -226,7 +226,8 @@ impl Dagster {
         let again = if query.starts_with("query") { ATTEMPTS - 1 } else { 0 };
         for _ in 0..again {
             match self.ask_once(operation, &body).await {
-                Err(Error::Unreachable { .. }) => sleep(PAUSE).await,
+                // One that is too slow has had its time.
+                Err(Error::Unreachable { source, .. }) if !source.is_timeout() => sleep(PAUSE).await,
                 answered => return answered,
             }
         }
@@ -341,3 +342,30 @@ const RELOAD: &str = "mutation ($name: String!) {
     ... on PythonError { stack }
   }
 }";
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_query_that_is_cut_is_asked_again_and_a_mutation_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dagster = Dagster::new(format!("http://{}", listener.local_addr().unwrap()));
+        let run = RunId::from("8a1f");
+        let mut asked = 0;
+        let cut = async {
+            loop {
+                drop(listener.accept().await.unwrap());
+                asked += 1;
+            }
+        };
+        let asking = async {
+            assert!(matches!(dagster.run(&run).await, Err(Error::Unreachable { .. })));
+            assert!(matches!(dagster.terminate(&run).await, Err(Error::Unreachable { .. })));
+        };
+        tokio::select! { () = cut => {}, () = asking => {} }
+        assert_eq!(asked, ATTEMPTS + 1);
+    }
+}

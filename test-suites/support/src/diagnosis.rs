@@ -50,7 +50,7 @@ impl Diagnosis {
             let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
             for container in init.chain(pod.spec.iter().flat_map(|spec| &spec.containers)) {
                 let name = pod.name_any();
-                let text = cluster::logs(&pods_api, &name, &container.name, None).await;
+                let text = cluster::logs_now(&pods_api, &name, &container.name, None).await;
                 logs.push(Log {
                     pod: name,
                     container: container.name.clone(),

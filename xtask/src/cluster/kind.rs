@@ -134,7 +134,8 @@ async fn ensure_coded<T>(
     let count = nodes.len();
     let mut cluster = connect(&kubeconfig, wanted, nodes).await?;
     let (takers, ()) =
-        tokio::try_join!(nodes_ready(&cluster.client, name, count), shares::give(&cluster.client))?;
+        tokio::join!(nodes_ready(&cluster.client, name, count), shares::give(&cluster.client, events));
+    let takers = takers?;
     let mut lease = wanted.lease.clone();
     // Making it may have taken longer than a lease lasts.
     lease.expires = lease.expires.map(|time| time.max(Timestamp::now() + crate::lease::TERM));
@@ -231,9 +232,13 @@ async fn reuse(
             cluster
         }
     };
-    let takers = nodes_ready(&cluster.client, name, count);
-    let given = async { if ours { shares::give(&cluster.client).await } else { Ok(()) } };
-    let (takers, ()) = tokio::try_join!(takers, given)?;
+    let shares = async {
+        if ours {
+            shares::give(&cluster.client, events).await;
+        }
+    };
+    let (takers, ()) = tokio::join!(nodes_ready(&cluster.client, name, count), shares);
+    let takers = takers?;
     cluster.nodes.retain(|node| takers.contains(node.name()));
     let restarted =
         if started > 0 { format!(", {} started", text::count(started, "node")) } else { String::new() };

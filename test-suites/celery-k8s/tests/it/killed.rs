@@ -10,7 +10,7 @@ use suite_support::{Run, RunStatus, Suite};
 
 use crate::{is_taken, slow, taker};
 
-/// How long the steps take: longer than it may take from then until their worker is killed.
+/// How long the steps take: longer than it may take from when they are seen to work until their worker is killed.
 const SECONDS: u32 = 20;
 
 /// Waits for the step of a run to work, and kills the worker that follows it, which is its queue's; gives the worker's name.

@@ -26,8 +26,8 @@ const REPOSITORY: Repository<'static> = Repository { location: "user-code-deploy
 /// Python; and another test may have all places for a while.
 const DAEMON_LIMIT: Duration = Duration::from_secs(450);
 
-/// In seconds, longer than any test waits: such a run is ended by its test.
-const LONG: u32 = 600;
+/// In seconds, longer than any test may take: such a run is ended by its test.
+const LONG: u32 = 1800;
 
 /// How many runs the instance may have at once: `maxConcurrentRuns` of this suite's values.
 const AT_ONCE: usize = 3;
@@ -80,7 +80,8 @@ impl<'a> Since<'a> {
     async fn more_ticks(&self, of: &Instigator, than: usize) -> anyhow::Result<()> {
         // Dagster tells nobody of a tick.
         let ticks = async || Ok(self.ticks(of).await?);
-        ask::until("another tick", DAEMON_LIMIT, ticks, |ticks| ticks.len() > than).await.map(drop)
+        let awaited = format!("another tick, by which {} would be run", self.job);
+        ask::until(&awaited, DAEMON_LIMIT, ticks, |ticks| ticks.len() > than).await.map(drop)
     }
 
     /// Waits until at least so many runs have a worker in the cluster, and names those that have, oldest first.

@@ -15,8 +15,8 @@ use crate::{DAEMON_LIMIT, LONG, REPOSITORY, Since, alone};
 
 const DAEMON: &str = "component=dagster-daemon";
 
-/// The sensor looks each 5 s, so that its third look from 0 comes two minutes and a half after its first: when there is another daemon.
-const LOOKS_BEFORE: i32 = -27;
+/// The sensor looks each 5 s, so that its third look from 0 comes three minutes after its first: when there is another daemon.
+const LOOKS_BEFORE: i32 = -33;
 
 async fn replace_daemon(suite: &Suite) -> anyhow::Result<()> {
     let pods = suite.system_pods();
@@ -68,6 +68,7 @@ async fn the_queue_and_a_sensor_go_on(
                 since.workers(1).await?;
                 let so_far = scheduled.workers(1).await?.len();
                 scheduled.workers(so_far + 1).await?;
+                assert_eq!(since.launched().await?.len(), 1, "the sensor's third look came before the kill");
                 replace_daemon(suite).await?;
                 // The new one is at work, and might launch what waits.
                 since.more_ticks(&sensor, since.ticks(&sensor).await?.len()).await?;

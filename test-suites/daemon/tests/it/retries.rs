@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use suite_support::ask;
 use suite_support::calm;
-use suite_support::dagster::{Event, RunId};
+use suite_support::dagster::RunId;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Run, RunStatus, Suite};
+use tokio::time::{Instant, sleep};
 
 use crate::{DAEMON_LIMIT, Since, launch};
 
@@ -15,6 +16,9 @@ const RETRIED: &str = "Retrying the run";
 
 /// In this time the daemon, which looks each 30 s, has said so.
 const RETRY_LIMIT: Duration = Duration::from_secs(90);
+
+/// Between two looks at what the run says.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How many failed runs it may forget: those whose failure it reads before their status follows
 /// (dagster-io/dagster#33741).
@@ -48,17 +52,17 @@ async fn is_tried_once_more(suite: &Suite) -> anyhow::Result<()> {
         let mut retries = Vec::new();
         for run in since.launched().await? {
             let run = suite.dagster.run(&run).await?;
-            if run.tag("dagster/parent_run_id") == Some(first.as_str()) {
+            if run.tag("dagster/root_run_id") == Some(first.as_str()) {
                 retries.push(run.run_id);
             }
         }
         Ok(retries)
     };
     let found = ask::until("the retry", DAEMON_LIMIT, &retries, |retries| !retries.is_empty()).await?;
-    let second = &found[0];
+    let [second] = &found[..] else { panic!("not one retry but {found:?}") };
     let retry = failed(suite, second).await?;
     assert_eq!(retry.tag("dagster/retry_number"), Some("1"));
-    assert_eq!(retry.tag("dagster/root_run_id"), Some(first.as_str()));
+    assert_eq!(retry.tag("dagster/parent_run_id"), Some(first.as_str()));
     let will_retry = tag(suite, second, "dagster/will_retry").await?;
     assert_eq!(will_retry, "false");
     assert_eq!(retries().await?, found, "it was tried again more than once");
@@ -73,13 +77,18 @@ async fn retried(suite: &Suite) -> anyhow::Result<RunId> {
     loop {
         let run = suite.dagster.launch(&launch("failing_job").tag("dagster/max_retries", "1")).await?.run_id;
         failed(suite, &run).await?;
-        let events = async || Ok(suite.dagster.events(&run).await?);
-        let says_so = |events: &Vec<Event>| events.iter().any(|event| event.message == RETRIED);
-        match ask::until("the run to say that it is tried again", RETRY_LIMIT, events, says_so).await {
-            Ok(_) => return Ok(run),
-            Err(error) if forgotten == FORGOTTEN => return Err(error),
-            Err(error) => eprintln!("run {run} was forgotten: {error:#}"),
+        let deadline = Instant::now() + RETRY_LIMIT;
+        while Instant::now() < deadline {
+            let events = suite.dagster.events(&run).await?;
+            let said = |text: &str| events.iter().any(|event| event.message.starts_with(text));
+            assert!(!said("Failed to retry run"), "Dagster could not retry {run}: {events:?}");
+            if said(RETRIED) {
+                return Ok(run);
+            }
+            sleep(PAUSE).await;
         }
         forgotten += 1;
+        assert!(forgotten <= FORGOTTEN, "{forgotten} failed runs were not tried again; the last is {run}");
+        eprintln!("the daemon has forgotten run {run}");
     }
 }

@@ -34,8 +34,8 @@ async fn no_pods_left(suite: &Suite, run: &Run) -> anyhow::Result<()> {
     let id: String = run.run_id.to_string().chars().take(18).collect();
     let begins = format!("dagster-{id}-");
     let gone = |pods: &[Pod]| !pods.iter().any(|pod| pod.name_any().starts_with(&begins));
-    let (pods, all) = (suite.user_pods(), Select::Labels(String::new()));
-    cluster::await_objects(pods, &all, "the program's pod to go", CLUSTER_LIMIT, gone).await?;
+    let what = format!("the program's pod {begins}… to go");
+    cluster::await_objects(suite.user_pods(), &Select::All, &what, CLUSTER_LIMIT, gone).await?;
     Ok(())
 }
 

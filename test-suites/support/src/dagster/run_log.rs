@@ -24,27 +24,24 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 pub(super) struct RunLog<'a> {
     dagster: &'a Dagster,
     run: RunId,
-    socket: Socket,
+    /// None yet, or it broke.
+    socket: Option<Socket>,
     cursor: Option<String>,
     unread: VecDeque<Event>,
-    reopened: u32,
+    opened: u32,
 }
 
 impl Dagster {
-    /// Follows the events of a run.
-    ///
-    /// # Errors
-    /// The webserver takes no WebSocket.
-    pub(super) async fn follow(&self, run: &RunId) -> Result<RunLog<'_>, Error> {
-        let socket = self.subscribe(run, None).await.map_err(|source| cut(run, source))?;
-        Ok(RunLog {
+    /// Follows the events of a run; asks nothing yet.
+    pub(super) fn follow(&self, run: &RunId) -> RunLog<'_> {
+        RunLog {
             dagster: self,
             run: run.clone(),
-            socket,
+            socket: None,
             cursor: None,
             unread: VecDeque::new(),
-            reopened: 0,
-        })
+            opened: 0,
+        }
     }
 
     async fn subscribe(&self, run: &RunId, cursor: Option<&str>) -> Result<Socket, tungstenite::Error> {
@@ -70,38 +67,48 @@ impl RunLog<'_> {
     /// The next event; waits until there is one, without a deadline of its own.
     ///
     /// # Errors
-    /// There is no such run, or the stream broke and could not be taken up again.
+    /// There is no such run, the webserver takes no WebSocket, or the stream broke too often. It can be asked again.
     pub(super) async fn next(&mut self) -> Result<Event, Error> {
         loop {
             if let Some(event) = self.unread.pop_front() {
                 return Ok(event);
             }
-            match self.receive().await {
+            let socket = match &mut self.socket {
+                Some(socket) => socket,
+                None => {
+                    let opened = self.dagster.subscribe(&self.run, self.cursor.as_deref()).await;
+                    let opened = opened.map_err(|source| cut(&self.run, source))?;
+                    // Whoever waits may have given this up before.
+                    self.opened += 1;
+                    self.socket.insert(opened)
+                }
+            };
+            match receive(socket).await {
                 Ok(text) => {
                     if let Some(page) = page(&self.run, &text)? {
                         self.unread.extend(page.messages);
                         self.cursor = Some(page.cursor);
                     }
                 }
-                Err(_) if self.reopened < REOPENINGS => {
-                    let socket = self.dagster.subscribe(&self.run, self.cursor.as_deref()).await;
-                    self.socket = socket.map_err(|source| cut(&self.run, source))?;
-                    // Whoever waits may have given this up before.
-                    self.reopened += 1;
+                Err(source) => {
+                    self.socket = None;
+                    if self.opened > REOPENINGS {
+                        return Err(cut(&self.run, source));
+                    }
                 }
-                Err(source) => return Err(cut(&self.run, source)),
             }
         }
     }
+}
 
-    async fn receive(&mut self) -> Result<String, tungstenite::Error> {
-        loop {
-            match self.socket.next().await.ok_or(tungstenite::Error::ConnectionClosed)?? {
-                Message::Text(text) => return Ok(text.as_str().to_owned()),
-                Message::Close(_) => return Err(tungstenite::Error::ConnectionClosed),
-                // Pings are answered by the library while it reads.
-                _ => {}
-            }
+/// The next message of the webserver.
+async fn receive(socket: &mut Socket) -> Result<String, tungstenite::Error> {
+    loop {
+        match socket.next().await.ok_or(tungstenite::Error::ConnectionClosed)?? {
+            Message::Text(text) => return Ok(text.as_str().to_owned()),
+            Message::Close(_) => return Err(tungstenite::Error::ConnectionClosed),
+            // Pings are answered by the library while it reads.
+            _ => {}
         }
     }
 }
@@ -225,7 +232,8 @@ mod tests {
         let answers =
             vec![vec![("RUN_STARTING", "c1"), ("RUN_START", "c2")], vec![], vec![("RUN_SUCCESS", "c3")]];
         let reading = async {
-            let mut log = dagster.follow(&run()).await.unwrap();
+            let run = run();
+            let mut log = dagster.follow(&run);
             let mut kinds = Vec::new();
             for _ in 0..3 {
                 kinds.push(log.next().await.unwrap().kind().to_owned());
@@ -241,7 +249,7 @@ mod tests {
     async fn gives_up_when_it_is_cut_again_and_again() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dagster = Dagster::new(format!("http://{}", listener.local_addr().unwrap()));
-        let reading = async { dagster.follow(&run()).await.unwrap().next().await.unwrap_err() };
+        let reading = async { dagster.follow(&run()).next().await.unwrap_err() };
         let (cursors, error) =
             tokio::join!(webserver(listener, vec![vec![]; 1 + REOPENINGS as usize]), reading);
         assert_eq!(cursors.len(), 4);

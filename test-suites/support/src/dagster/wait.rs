@@ -25,7 +25,7 @@ impl Dagster {
     ) -> Result<Event, Error> {
         let mut seen = Vec::new();
         let search = async {
-            let mut log = self.follow(run).await?;
+            let mut log = self.follow(run);
             loop {
                 match timeout(SILENCE, log.next()).await {
                     Ok(Ok(event)) => {

@@ -87,23 +87,32 @@ async fn after_a_rollout_its_runs_have_the_new_code() -> anyhow::Result<()> {
     let (_, pod) = suite.completed(&run).await?;
     assert_eq!(only_container(&pod).image.as_deref(), Some(new));
     let refusal = suite.dagster.launch(&edition("changing", "first_job")).await;
-    let unknown = |typename: &str| typename == "PipelineNotFoundError";
     assert!(
-        matches!(&refusal, Err(Error::Refused { typename, .. }) if unknown(typename)),
+        matches!(&refusal, Err(Error::Refused { typename, .. }) if is_unknown(typename)),
         "the old edition's job: {refusal:?}"
     );
     Ok(())
 }
 
+/// Whether a launch is refused because the location has no such job, or is not there itself.
+fn is_unknown(typename: &str) -> bool {
+    typename == "PipelineNotFoundError"
+}
+
 /// A run of a location whose code server is there again succeeds; gives the run.
 ///
-/// A look at the server that Dagster began before that was there may end later and count, until the next one some seconds later. What
-/// is refused until then was not launched.
+/// A look at the server that Dagster began before that was there may end later and count, until the next one some seconds later. Until
+/// then no run is made.
 async fn succeeds_again(suite: &Suite, launch: &Launch) -> anyhow::Result<Run> {
     let launched = async || Ok(suite.dagster.launch(launch).await);
-    let answered = |launched: &Result<Run, Error>| !matches!(launched, Err(Error::Refused { .. }));
-    let awaited = format!("a launch of {} that is not refused", launch.job);
-    let run = ask::until(&awaited, CLUSTER_LIMIT, launched, answered).await??;
+    let there = |launched: &Result<Run, Error>| match launched {
+        Err(Error::Refused { typename, message, .. }) => {
+            !is_unknown(typename) && !message.contains("DagsterUserCodeUnreachableError")
+        }
+        _ => true,
+    };
+    let awaited = format!("a launch of {} whose location is there", launch.job);
+    let run = ask::until(&awaited, CLUSTER_LIMIT, launched, there).await??;
     let succeeds = async {
         let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
         assert_eq!(ended.status, RunStatus::Success);

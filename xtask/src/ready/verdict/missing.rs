@@ -199,6 +199,13 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_still_goes_on_is_no_fault_of_the_container() {
+        let taken = "failed to reserve container name \"c_web_ns_1_0\": name \"c_web_ns_1_0\" is reserved for \"3f2a\"";
+        assert!(is_under_way(taken) && is_under_way("context deadline exceeded"));
+        assert!(!is_under_way("failed to generate container spec: no such device"));
+    }
+
+    #[test]
     fn a_program_that_is_not_there_is_named() {
         let said = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: exec: \"no-such\": executable file not found in $PATH: unknown";
         assert!(is_start_failure(said));
