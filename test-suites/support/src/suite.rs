@@ -205,12 +205,20 @@ impl Suite {
         launch: Launch,
         body: impl AsyncFnOnce(&Run) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        self.with_run(launch, async |run| {
-            let ended = self.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
-            body(&ended).await
-        })
-        .await
+        self.with_run(launch, async |run| body(&self.succeeds(&run.run_id).await?).await).await
+    }
+
+    /// A run that goes on, once it has ended well.
+    ///
+    /// # Errors
+    /// It does not end.
+    ///
+    /// # Panics
+    /// It ends otherwise.
+    pub async fn succeeds(&self, run: &RunId) -> anyhow::Result<Run> {
+        let ended = self.dagster.await_end(run, RUN_LIMIT).await?;
+        assert_eq!(ended.status, RunStatus::Success);
+        Ok(ended)
     }
 
     /// Ends a run that goes on; one that has ended meanwhile stays as it is. What a test leaves behind would take the machine

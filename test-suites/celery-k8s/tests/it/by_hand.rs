@@ -7,7 +7,7 @@ use suite_support::calm;
 use suite_support::cluster;
 use suite_support::expect::{only, only_container};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, words};
-use suite_support::{RunId, RunStatus, Suite};
+use suite_support::{RunId, Suite};
 
 #[tokio::test]
 async fn a_run_is_launched_by_hand_from_within_a_code_server() -> anyhow::Result<()> {
@@ -36,8 +36,7 @@ async fn a_run_is_launched_by_hand_from_within_a_code_server() -> anyhow::Result
                 }
                 Err(error) => return Err(error.into()),
             }
-            let ended = suite.dagster.await_end(&run, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
+            let ended = suite.succeeds(&run).await?;
             // By way of the queues, as any other.
             assert_eq!(suite.jobs_of(&ended, "step_worker").await?.len(), 2);
             Ok(())

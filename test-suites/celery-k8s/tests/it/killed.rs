@@ -61,8 +61,7 @@ async fn a_step_whose_worker_is_killed_is_followed_on_where_workers_confirm_late
     suite
         .with_run(slow("acks_late_job_celery_k8s", SECONDS), async |run| {
             let killed = kill_worker(&suite, run, "acks-late").await?;
-            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
+            suite.succeeds(&run.run_id).await?;
 
             let events = suite.dagster.events(&run.run_id).await?;
             let takers: Vec<_> = events.iter().filter(|event| is_taken(event)).filter_map(taker).collect();

@@ -1,9 +1,8 @@
 //! Backfills.
 
+use suite_support::Suite;
 use suite_support::ask;
 use suite_support::calm;
-use suite_support::jobs::RUN_LIMIT;
-use suite_support::{RunStatus, Suite};
 
 use crate::{DAEMON_LIMIT, REPOSITORY, Since};
 
@@ -20,8 +19,7 @@ async fn each_partition_has_one(suite: &Suite) -> anyhow::Result<()> {
     let backfill = suite.dagster.launch_backfill(&REPOSITORY, "lettered_job", &partitions).await?;
     let mut ran = Vec::new();
     for run in since.workers(partitions.len()).await? {
-        let ended = suite.dagster.await_end(&run, RUN_LIMIT).await?;
-        assert_eq!(ended.status, RunStatus::Success);
+        let ended = suite.succeeds(&run).await?;
         assert_eq!(ended.tag("dagster/backfill"), Some(backfill.as_str()));
         let partition = ended.tag("dagster/partition").unwrap_or_default().to_owned();
         let events = suite.dagster.events(&run).await?;

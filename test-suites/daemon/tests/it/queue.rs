@@ -22,12 +22,6 @@ pub(crate) async fn event(suite: &Suite, run: &Run, kind: &str) -> anyhow::Resul
     Ok(events.remove(0))
 }
 
-async fn succeeds(suite: &Suite, run: &Run) -> anyhow::Result<()> {
-    let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-    assert_eq!(ended.status, RunStatus::Success);
-    Ok(())
-}
-
 /// Ends a run that would go on, and by that makes room.
 pub(crate) async fn end(suite: &Suite, run: &Run) -> anyhow::Result<()> {
     suite.dagster.terminate(&run.run_id).await?;
@@ -55,7 +49,7 @@ async fn a_run_waits_in_the_queue_until_its_limit_leaves_room() -> anyhow::Resul
                     sleep(LOOKS).await;
                     assert_eq!(suite.dagster.run(&second.run_id).await?.status, RunStatus::Queued);
                     end(&suite, first).await?;
-                    succeeds(&suite, second).await?;
+                    suite.succeeds(&second.run_id).await?;
                     let room = event(&suite, first, "RUN_CANCELED").await?;
                     let taken = event(&suite, second, "RUN_STARTING").await?;
                     assert!(room.is_before(&taken), "taken from the queue while the first went on");
@@ -83,7 +77,7 @@ async fn of_the_runs_in_the_queue_the_one_of_higher_priority_goes_first() -> any
                     }
                     end(&suite, holder).await?;
                     for run in [high, low] {
-                        succeeds(&suite, run).await?;
+                        suite.succeeds(&run.run_id).await?;
                     }
                     let (high, low) = (
                         event(&suite, high, "RUN_STARTING").await?,

@@ -5,7 +5,6 @@ use kube::api::ListParams;
 use suite_support::calm;
 use suite_support::cluster::{self, Select, is_ready};
 use suite_support::expect::only;
-use suite_support::jobs::RUN_LIMIT;
 use suite_support::{RunStatus, Suite};
 
 use crate::queue::{end, event, started};
@@ -74,8 +73,7 @@ async fn the_queue_and_a_sensor_go_on(
                 since.more_ticks(&sensor, since.ticks(&sensor).await?.len()).await?;
                 assert_eq!(suite.dagster.run(&waiting.run_id).await?.status, RunStatus::Queued);
                 end(suite, first).await?;
-                let ended = suite.dagster.await_end(&waiting.run_id, RUN_LIMIT).await?;
-                assert_eq!(ended.status, RunStatus::Success);
+                suite.succeeds(&waiting.run_id).await?;
                 // There is one of each: it was not launched again.
                 event(suite, first, "RUN_STARTING").await?;
                 let (room, taken) = (

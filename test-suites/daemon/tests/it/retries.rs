@@ -4,21 +4,20 @@ use std::time::Duration;
 
 use suite_support::ask;
 use suite_support::calm;
-use suite_support::dagster::RunId;
+use suite_support::dagster::{Event, RunId};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Run, RunStatus, Suite};
-use tokio::time::{Instant, sleep};
 
 use crate::{DAEMON_LIMIT, Since, launch};
 
 /// What a run says when another takes its place.
 const RETRIED: &str = "Retrying the run";
 
+/// What it says when none can.
+const NOT_RETRIED: &str = "Failed to retry run";
+
 /// In this time the daemon, which looks each 30 s, has said so.
 const RETRY_LIMIT: Duration = Duration::from_secs(90);
-
-/// Between two looks at what the run says.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// How many failed runs it may forget: those whose failure it reads before their status follows
 /// (dagster-io/dagster#33741).
@@ -77,15 +76,13 @@ async fn retried(suite: &Suite) -> anyhow::Result<RunId> {
     loop {
         let run = suite.dagster.launch(&launch("failing_job").tag("dagster/max_retries", "1")).await?.run_id;
         failed(suite, &run).await?;
-        let deadline = Instant::now() + RETRY_LIMIT;
-        while Instant::now() < deadline {
-            let events = suite.dagster.events(&run).await?;
-            let said = |text: &str| events.iter().any(|event| event.message.starts_with(text));
-            assert!(!said("Failed to retry run"), "Dagster could not retry {run}: {events:?}");
-            if said(RETRIED) {
-                return Ok(run);
-            }
-            sleep(PAUSE).await;
+        let events = async || Ok(suite.dagster.events(&run).await?);
+        let said = |events: &[Event], text: &str| events.iter().any(|event| event.message.starts_with(text));
+        let told = |events: &Vec<Event>| said(events, RETRIED) || said(events, NOT_RETRIED);
+        let events = ask::within(RETRY_LIMIT, events, told).await?;
+        assert!(!said(&events, NOT_RETRIED), "Dagster could not retry {run}: {events:?}");
+        if said(&events, RETRIED) {
+            return Ok(run);
         }
         forgotten += 1;
         assert!(forgotten <= FORGOTTEN, "{forgotten} failed runs were not tried again; the last is {run}");

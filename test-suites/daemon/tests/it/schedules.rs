@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use suite_support::ask;
 use suite_support::calm;
 use suite_support::dagster::{Instigator, Tick};
-use suite_support::jobs::RUN_LIMIT;
-use suite_support::{Run, RunId, RunStatus, Suite};
+use suite_support::{Run, RunId, Suite};
 
 use crate::{DAEMON_LIMIT, REPOSITORY, Since};
 
@@ -48,9 +47,7 @@ pub(crate) async fn each_tick_has_one_run(
     assert!(ticks.len() >= 2, "{ticks:?}");
     let mut runs = Vec::new();
     for run in made(&ticks) {
-        let ended = since.suite.dagster.await_end(&run, RUN_LIMIT).await?;
-        assert_eq!(ended.status, RunStatus::Success);
-        runs.push(ended);
+        runs.push(since.suite.succeeds(&run).await?);
     }
     for tick in &ticks {
         assert_eq!((tick.timestamp % 60.0, tick.run_ids.len()), (0.0, 1), "{tick:?}");

@@ -4,8 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use suite_support::calm;
 use suite_support::dagster::Instigator;
-use suite_support::jobs::RUN_LIMIT;
-use suite_support::{Run, RunStatus, Suite};
+use suite_support::{Run, Suite};
 
 use crate::{REPOSITORY, Since};
 
@@ -50,9 +49,7 @@ pub(crate) async fn each_key_has_one_run(since: &Since<'_>, asker: &str) -> anyh
     let made = since.workers(2).await?;
     let mut runs = Vec::new();
     for run in &made {
-        let ended = since.suite.dagster.await_end(run, RUN_LIMIT).await?;
-        assert_eq!(ended.status, RunStatus::Success);
-        runs.push(ended);
+        runs.push(since.suite.succeeds(run).await?);
     }
     // One that waited for a place has come since.
     assert_eq!(since.launched().await?, made.into_iter().collect(), "a run was made after these");

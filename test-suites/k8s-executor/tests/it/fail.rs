@@ -9,8 +9,7 @@ async fn a_step_that_asks_for_it_is_tried_again_in_a_job_of_its_own() -> anyhow:
     let suite = Suite::connect().await?;
     suite
         .with_run(Launch::job("retry_job_k8s"), async |run| {
-            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
+            suite.succeeds(&run.run_id).await?;
             let events = suite.dagster.events(&run.run_id).await?;
             let of_step =
                 ["STEP_START", "STEP_UP_FOR_RETRY", "STEP_RESTARTED", "STEP_SUCCESS", "STEP_FAILURE"];

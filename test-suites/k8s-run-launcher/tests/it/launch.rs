@@ -15,8 +15,7 @@ async fn a_run_succeeds_in_a_job_and_pod_of_its_own() -> anyhow::Result<()> {
     let image = suite.contract.image("dagster-test")?;
     suite
         .with_run(Launch::job("demo_job").config(words(&json!(2))), async |run| {
-            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
+            let ended = suite.succeeds(&run.run_id).await?;
             assert_eq!(ended.tag("dagster/image"), Some(image));
 
             let (job, pod) = suite.completed(run).await?;

@@ -5,7 +5,7 @@ use serde_json::json;
 use suite_support::cluster;
 use suite_support::expect::only;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT, words};
-use suite_support::{Launch, RunStatus, Suite};
+use suite_support::{Launch, Suite};
 
 use crate::deployment::{CODE_SERVER, DAEMON, WEBSERVER, variable};
 
@@ -41,8 +41,7 @@ async fn a_secret_of_the_code_server_reaches_the_run_and_not_the_system() -> any
             let value = cluster::variable(&suite.user_pods(), pod, VARIABLE, CLUSTER_LIMIT).await?;
             assert_eq!(value.as_deref(), Some("2"), "{VARIABLE} of the run's pod");
 
-            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
+            suite.succeeds(&run.run_id).await?;
             Ok(())
         })
         .await

@@ -31,8 +31,7 @@ async fn survives(
 
 /// Waits for the end of a run that has lost a worker, which a second one brings about.
 async fn ends_after_one_attempt(suite: &Suite, run: &Run) -> anyhow::Result<()> {
-    let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-    assert_eq!(ended.status, RunStatus::Success);
+    suite.succeeds(&run.run_id).await?;
     let events = suite.dagster.events(&run.run_id).await?;
     let attempts = events.iter().filter(|event| event.is("STEP_START")).count();
     assert_eq!(attempts, 1, "the step began so often");

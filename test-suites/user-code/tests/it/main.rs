@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::Value;
 use suite_support::cluster::{self, Select};
+use suite_support::dagster::Error;
 use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Launch, Suite};
@@ -20,6 +21,11 @@ fn edition(location: &str, job: &str) -> Launch {
 
 fn server_labels(location: &str) -> String {
     format!("component=user-deployments,deployment={location}")
+}
+
+/// Whether a launch is refused because the location has no such job, or is not there itself.
+fn is_unknown<T>(launched: &Result<T, Error>) -> bool {
+    matches!(launched, Err(Error::Refused { typename, .. }) if typename == "PipelineNotFoundError")
 }
 
 /// Waits until the pods of a location's code server, as a whole, are so.

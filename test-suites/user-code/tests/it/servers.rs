@@ -7,9 +7,9 @@ use suite_support::cluster::{self, is_ready};
 use suite_support::dagster::{Error, Event, Location};
 use suite_support::expect::{only, only_container};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
-use suite_support::{Launch, Run, RunStatus, Suite};
+use suite_support::{Launch, Run, Suite};
 
-use crate::{await_server, change_server, edition};
+use crate::{await_server, change_server, edition, is_unknown};
 
 /// Tells a step that its code server is gone.
 const GONE: &str = "/tmp/gone";
@@ -29,8 +29,7 @@ async fn while_its_code_server_is_away_runs_go_on_and_launches_are_refused() -> 
             let container = &only_container(pod).name;
             cluster::ask(&suite.user_pods(), &pod.name_any(), container, &["touch", GONE], CLUSTER_LIMIT)
                 .await?;
-            let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-            assert_eq!(ended.status, RunStatus::Success);
+            suite.succeeds(&run.run_id).await?;
             Ok(())
         })
         .await?;
@@ -87,16 +86,8 @@ async fn after_a_rollout_its_runs_have_the_new_code() -> anyhow::Result<()> {
     let (_, pod) = suite.completed(&run).await?;
     assert_eq!(only_container(&pod).image.as_deref(), Some(new));
     let refusal = suite.dagster.launch(&edition("changing", "first_job")).await;
-    assert!(
-        matches!(&refusal, Err(Error::Refused { typename, .. }) if is_unknown(typename)),
-        "the old edition's job: {refusal:?}"
-    );
+    assert!(is_unknown(&refusal), "the old edition's job: {refusal:?}");
     Ok(())
-}
-
-/// Whether a launch is refused because the location has no such job, or is not there itself.
-fn is_unknown(typename: &str) -> bool {
-    typename == "PipelineNotFoundError"
 }
 
 /// A run of a location whose code server is there again succeeds; gives the run.
@@ -105,19 +96,10 @@ fn is_unknown(typename: &str) -> bool {
 /// then no run is made.
 async fn succeeds_again(suite: &Suite, launch: &Launch) -> anyhow::Result<Run> {
     let launched = async || Ok(suite.dagster.launch(launch).await);
-    let there = |launched: &Result<Run, Error>| match launched {
-        Err(Error::Refused { typename, message, .. }) => {
-            !is_unknown(typename) && !message.contains("DagsterUserCodeUnreachableError")
-        }
-        _ => true,
-    };
+    let unreachable = |launched: &Result<Run, Error>| matches!(launched, Err(Error::Refused { message, .. }) if message.contains("DagsterUserCodeUnreachableError"));
+    let there = |launched: &Result<Run, Error>| !is_unknown(launched) && !unreachable(launched);
     let awaited = format!("a launch of {} whose location is there", launch.job);
     let run = ask::until(&awaited, CLUSTER_LIMIT, launched, there).await??;
-    let succeeds = async {
-        let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
-        assert_eq!(ended.status, RunStatus::Success);
-        Ok(())
-    };
-    suite.with_launched(&run.run_id, succeeds).await?;
+    suite.with_launched(&run.run_id, async { suite.succeeds(&run.run_id).await.map(drop) }).await?;
     Ok(run)
 }
