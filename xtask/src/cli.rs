@@ -55,7 +55,7 @@ pub enum Command {
     New(New),
     /// Prints what may stand in a file, as a JSON Schema for editors
     Schema(Schema),
-    /// Checks format and lints, runs the unit tests, then all suites: what CI runs
+    /// What CI runs: format, lints, unit tests, all suites, the tests with real tools, the corpus, and a sample of the sabotage
     Ci(Ci),
     /// Waits for the end of the run that started it, and cleans up if that was killed
     #[command(hide = true)]
@@ -331,7 +331,7 @@ pub struct Times {
 /// `ci`.
 #[derive(Args, Clone, Debug)]
 pub struct Ci {
-    /// Leave the suites out: no Docker and no cluster needed
+    /// Only format, lints and unit tests: no Docker and no cluster needed
     #[arg(long)]
     pub no_cluster: bool,
     /// Run the variants that are marked nightly too

@@ -237,9 +237,7 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
         session.events.note(format!("the tests are shuffled; the same order again: --shuffle {seed}"));
         groups::shuffle(&mut groups, seed);
     } else {
-        // The longest first: what is long and comes last is waited for alone.
-        let history = History::read(&session.workspace.runs());
-        groups.sort_by(|one, other| history.expect(other).total_cmp(&history.expect(one)));
+        History::read(&session.workspace.runs()).sort(&mut groups);
     }
     // What goes into one namespace of somebody else's goes there in turn.
     let in_turn = plan.existing_namespace.is_some();

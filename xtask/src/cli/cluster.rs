@@ -9,7 +9,7 @@ pub struct ClusterArgs {
     /// Where the cluster comes from: `kind` makes or reuses one, `kubeconfig` takes an existing one
     #[arg(long, value_enum, default_value_t)]
     pub cluster_provider: Provider,
-    /// The Kind cluster's name; one that exists is used as it is
+    /// The Kind cluster's name; it is made if missing
     #[arg(long, value_name = "NAME")]
     pub kind_cluster: Option<String>,
     /// The kubeconfig to read, with --cluster-provider kubeconfig; default: $KUBECONFIG, ~/.kube/config

@@ -13,6 +13,7 @@ use crate::cli::K8sTest;
 use crate::config::Workspace;
 use crate::env::Env;
 use crate::exit::{Exit, Signal, message};
+use crate::groups::History;
 use crate::pipeline::{self, Session};
 use crate::plan::{Files, Plan};
 use crate::reaper::Reaper;
@@ -182,6 +183,7 @@ fn finish(
         steps: &record.steps,
         images: found.images.values().collect(),
         delivered: &found.delivered,
+        notes: &record.notes,
         tests: &record.tests,
         verdict: &verdict,
     };
@@ -190,6 +192,9 @@ fn finish(
         session.events.warn(message(&unwritten));
     } else if plan.output.starts_with(session.workspace.runs()) {
         report::link_latest(&plan.output);
+    }
+    if let Err(unwritten) = History::record(&session.workspace.runs(), &record.tests) {
+        session.events.warn(message(&unwritten));
     }
     let bundle = evidence::folder(plan).map(|folder| format!("bundle: {}", session.workspace.show(&folder)));
     if let Some(error) = &verdict.error {

@@ -1,91 +1,138 @@
-//! How long tests took when they last ran, from the reports of past runs.
+//! How long tests took when they last passed, for the order of the next run.
 
 use std::collections::BTreeMap;
 
-use camino::Utf8Path;
-use serde::Deserialize;
+use anyhow::{Context, Result};
+use camino::{Utf8Path, Utf8PathBuf};
 
 use super::Group;
+use crate::config::Suite;
+use crate::events::{Outcome, TestResult};
+use crate::suites::Test;
 
-/// Reports that are looked at, the newest first.
-const REPORTS: usize = 20;
 /// What a test that never ran is taken to last, in seconds.
 const UNKNOWN: f64 = 20.0;
 
-/// Seconds of tests, by suite, variant and name.
+/// Seconds by suite, variant and test.
 #[derive(Debug, Default)]
-pub struct History(BTreeMap<(String, String, String), f64>);
-
-#[derive(Deserialize)]
-struct Report {
-    tests: Vec<Test>,
-}
-
-#[derive(Deserialize)]
-struct Test {
-    suite: String,
-    variant: String,
-    name: String,
-    seconds: f64,
-}
+pub struct History(BTreeMap<String, BTreeMap<String, BTreeMap<String, f64>>>);
 
 impl History {
-    /// Reads the reports of the runs in `folder`; one that cannot be read tells nothing.
+    /// Reads what runs have left in `folder`; where that cannot be read, nothing is known.
     #[must_use]
     pub fn read(folder: &Utf8Path) -> History {
-        let entries = folder.read_dir_utf8().into_iter().flatten().flatten();
-        // Runs are named by the time of their start; `latest` is one of them.
-        let mut runs: Vec<_> = entries.map(|entry| entry.file_name().to_owned()).collect();
-        runs.retain(|name| name.starts_with(|c: char| c.is_ascii_digit()));
-        runs.sort_unstable_by(|one, other| other.cmp(one));
-        let mut history = History::default();
-        for run in runs.iter().take(REPORTS) {
-            let text = std::fs::read_to_string(folder.join(run).join("report.json")).unwrap_or_default();
-            let Ok(report) = serde_json::from_str::<Report>(&text) else { continue };
-            for Test { suite, variant, name, seconds } in report.tests {
-                history.0.entry((suite, variant, name)).or_insert(seconds);
-            }
-        }
-        history
+        let text = std::fs::read_to_string(file(folder)).unwrap_or_default();
+        History(serde_json::from_str(&text).unwrap_or_default())
     }
 
-    /// The seconds that the tests of a group take one after the other.
-    #[must_use]
-    pub fn expect(&self, group: &Group<'_>) -> f64 {
-        let tests = group.0.iter().flat_map(|(suite, tests)| tests.iter().map(move |test| (suite, test)));
-        let seconds = tests.map(|(suite, test)| {
-            let key = (suite.name.clone(), suite.variant.clone(), test.name().to_owned());
-            self.0.get(&key).copied().unwrap_or(UNKNOWN)
-        });
-        seconds.sum()
+    /// Keeps how long the tests that passed took; what is known of others stays.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn record(folder: &Utf8Path, results: &[TestResult]) -> Result<()> {
+        let mut history = History::read(folder);
+        for test in results.iter().filter(|test| test.outcome == Outcome::Passed) {
+            let suite = history.0.entry(test.id.suite.clone()).or_default();
+            let variant = suite.entry(test.id.variant.clone()).or_default();
+            variant.insert(test.id.name.clone(), test.took.as_secs_f64());
+        }
+        let file = file(folder);
+        let write = || {
+            std::fs::create_dir_all(folder)?;
+            // Another run may read it now, or end at the same moment.
+            let new = tempfile::NamedTempFile::new_in(folder)?;
+            serde_json::to_writer_pretty(&new, &history.0)?;
+            new.persist(&file)?;
+            anyhow::Ok(())
+        };
+        write().with_context(|| format!("write {file}"))
     }
+
+    /// Puts first what takes longest, of groups, of their suites and of these' tests: what is long and comes last is waited for alone.
+    pub fn sort(&self, groups: &mut [Group<'_>]) {
+        let of_suite = |(suite, tests): &(&Suite, Vec<&Test>)| -> f64 {
+            tests.iter().map(|test| self.expect(suite, test)).sum()
+        };
+        let of_group = |group: &Group<'_>| -> f64 { group.0.iter().map(of_suite).sum() };
+        for group in &mut *groups {
+            for (suite, tests) in &mut group.0 {
+                tests.sort_by(|one, other| self.expect(suite, other).total_cmp(&self.expect(suite, one)));
+            }
+            group.0.sort_by(|one, other| of_suite(other).total_cmp(&of_suite(one)));
+        }
+        groups.sort_by(|one, other| of_group(other).total_cmp(&of_group(one)));
+    }
+
+    /// The seconds that a test takes; a command takes those of all that it told of.
+    fn expect(&self, suite: &Suite, test: &Test) -> f64 {
+        let known = self.0.get(&suite.name).and_then(|variants| variants.get(&suite.variant));
+        let mut of_test = known.into_iter().flatten().filter(|(name, _)| test.is_or_has(name)).peekable();
+        match of_test.peek() {
+            Some(_) => of_test.map(|(_, seconds)| seconds).sum(),
+            None => UNKNOWN,
+        }
+    }
+}
+
+fn file(folder: &Utf8Path) -> Utf8PathBuf {
+    folder.join("durations.json")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::tests::suite;
     use super::*;
+    use crate::events::TestId;
+
+    fn result(name: &str, seconds: u64, outcome: Outcome) -> TestResult {
+        TestResult {
+            id: TestId { suite: "one".into(), variant: "default".into(), name: name.into() },
+            outcome,
+            took: Duration::from_secs(seconds),
+            reason: None,
+            tail: String::new(),
+            log: "x.log".into(),
+            earlier: Vec::new(),
+        }
+    }
 
     #[test]
-    fn the_newest_report_of_a_test_counts() {
+    fn what_took_longest_when_it_last_passed_comes_first() {
         let folder = tempfile::tempdir().unwrap();
         let folder = Utf8Path::from_path(folder.path()).unwrap();
-        for (run, report) in [
-            (
-                "20260101-000000-aaaaaa",
-                r#"{"tests": [{"suite": "s", "variant": "v", "name": "a", "seconds": 1, "outcome": "passed"}, {"suite": "s", "variant": "v", "name": "b", "seconds": 2}]}"#,
-            ),
-            (
-                "20260102-000000-bbbbbb",
-                r#"{"tests": [{"suite": "s", "variant": "v", "name": "a", "seconds": 5}]}"#,
-            ),
-            ("20260103-000000-cccccc", "half of a rep"),
-            ("latest", r#"{"tests": [{"suite": "s", "variant": "v", "name": "a", "seconds": 9}]}"#),
-        ] {
-            std::fs::create_dir(folder.join(run)).unwrap();
-            std::fs::write(folder.join(run).join("report.json"), report).unwrap();
-        }
-        let history = History::read(folder);
-        let of = |name: &str| history.0.get(&("s".to_owned(), "v".to_owned(), name.to_owned())).copied();
-        assert_eq!((of("a"), of("b"), of("c")), (Some(5.0), Some(2.0), None));
+        let runs = folder.join("runs");
+        std::fs::write(folder.join("f.yaml"), "").unwrap();
+        let (passed, failed) = (Outcome::Passed, Outcome::Failed);
+        History::record(&runs, &[result("a", 50, passed), result("b", 1, passed)]).unwrap();
+        History::record(&runs, &[result("a", 5, passed), result("b", 99, failed)]).unwrap();
+        let [one, two] = ["one", "two"].map(|name| suite(name, folder, ""));
+        let tests = ["b", "a", "unknown"].map(Test::named);
+        let of = |suite| (suite, tests.iter().collect::<Vec<_>>());
+        let mut groups = [Group(vec![of(&one)]), Group(vec![of(&one), of(&two)])];
+        History::read(&runs).sort(&mut groups);
+        let order = |group: &Group<'_>| {
+            let names = |(suite, tests): &(&Suite, Vec<&Test>)| {
+                format!(
+                    "{}: {}",
+                    suite.name,
+                    tests.iter().map(|test| test.name()).collect::<Vec<_>>().join(", ")
+                )
+            };
+            group.0.iter().map(names).collect::<Vec<_>>()
+        };
+        assert_eq!(order(&groups[0]), ["two: b, a, unknown", "one: unknown, a, b"]);
+        assert_eq!(order(&groups[1]), ["one: unknown, a, b"]);
+    }
+
+    #[test]
+    fn a_history_that_cannot_be_read_tells_nothing_and_is_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(folder.path()).unwrap();
+        std::fs::write(file(folder), "half of a fi").unwrap();
+        assert!(History::read(folder).0.is_empty());
+        History::record(folder, &[result("a", 5, Outcome::Passed)]).unwrap();
+        assert_eq!(History::read(folder).0["one"]["default"]["a"], 5.0);
     }
 }

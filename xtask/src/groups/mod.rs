@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::config::SuiteFile;
 
-    fn suite(name: &str, folder: &Utf8Path, more: &str) -> Suite {
+    pub(super) fn suite(name: &str, folder: &Utf8Path, more: &str) -> Suite {
         let text = format!("namespaces: {{user: u}}\nfixtures: [../f.yaml]\nrun: {{tests: {name}}}\n{more}");
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder).unwrap();

@@ -34,6 +34,8 @@ pub struct Record {
     pub tests: Vec<TestResult>,
     /// When the first test began.
     pub first_test: Option<Timestamp>,
+    /// What was decided and why, such as which deployments come in turn, and what is worth a warning.
+    pub notes: Vec<String>,
 }
 
 /// What passed from the command to the first test.
@@ -128,7 +130,8 @@ impl Consumer for Recorder {
             Event::TestStarted(_) => {
                 record.first_test.get_or_insert(at);
             }
-            Event::Progress { .. } | Event::Bytes { .. } | Event::Note(_) | Event::Warning(_) => {}
+            Event::Note(text) | Event::Warning(text) => record.notes.push(text.clone()),
+            Event::Progress { .. } | Event::Bytes { .. } => {}
         }
     }
 }
@@ -200,6 +203,8 @@ pub struct Report<'a> {
     pub images: Vec<&'a Built>,
     /// What was sent to the nodes.
     pub delivered: &'a [Delivered],
+    /// What was decided and why, and warnings.
+    pub notes: &'a [String],
     /// The tests.
     pub tests: &'a [TestResult],
     /// How it ended.

@@ -19,8 +19,11 @@ use crate::exit::{Exit, ExitWith, coded};
 /// A first build of kube and its friends on a slow machine.
 const BUILD: Duration = Duration::from_secs(30 * 60);
 
+/// Lines of a compiler's output that are shown.
+const ERROR_LINES: usize = 40;
+
 /// A test binary.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Binary {
     /// The program.
     pub program: Utf8PathBuf,
@@ -89,15 +92,16 @@ pub async fn compile(cargo: &str, root: &Utf8Path, suites: &[Suite], events: &Ev
     sh.change_dir(root);
     let command =
         cmd!(sh, "{cargo} test --no-run --tests --message-format json-render-diagnostics {flags...}");
-    let output = Command::new(command, BUILD).as_cargo().output().await?;
+    let mut said = Vec::new();
+    // Half of the output is JSON for programs.
+    let keep = |line: &str| said.extend((!line.starts_with('{')).then(|| plain(line)));
+    let output = Command::new(command, BUILD).as_cargo().on_line(keep).output().await?;
     if !output.status.success() {
-        // Half of the output is JSON for programs.
-        let messages: Vec<&str> = output.tail.lines().filter(|line| !line.starts_with('{')).collect();
         return Err(coded(
             Exit::Usage,
             anyhow!(
                 "the tests of {list} do not build:\n{}\n  see all of it by `{by_hand}`",
-                crate::text::indent(&messages.join("\n"), "    ")
+                crate::text::indent(&first_errors(&said), "    ")
             ),
         ));
     }
@@ -110,6 +114,19 @@ pub async fn compile(cargo: &str, root: &Utf8Path, suites: &[Suite], events: &Ev
     }
     step.done("");
     Ok(compiled)
+}
+
+/// A line without colours, which CI systems tell cargo to use.
+fn plain(line: &str) -> String {
+    console::strip_ansi_codes(line).into_owned()
+}
+
+/// The compiler's output from its first error on: the errors after it often come of it.
+fn first_errors(said: &[String]) -> String {
+    let from = said.iter().position(|line| line.starts_with("error")).unwrap_or(0);
+    let (shown, rest) = said[from..].split_at(ERROR_LINES.min(said.len() - from));
+    let more = (!rest.is_empty()).then(|| format!("… and {}", crate::text::count(rest.len(), "more line")));
+    shown.iter().cloned().chain(more).collect::<Vec<_>>().join("\n")
 }
 
 #[derive(Deserialize)]
@@ -272,7 +289,10 @@ mod tests {
     async fn tests_that_do_not_build_are_told_once_for_all_suites() {
         let folder = tempfile::tempdir().unwrap();
         let root = Utf8Path::from_path(folder.path()).unwrap();
-        let script = "echo called >> calls; echo '{}'; echo 'error[E0425]: cannot find value' >&2; exit 101";
+        // Colours as with CARGO_TERM_COLOR=always; cargo goes on with other packages after an error.
+        let script = "echo called >> calls; echo 'warning: unused' >&2; \
+            printf '\\033[1merror[E0425]\\033[0m: cannot find value\\n' >&2; \
+            for line in $(seq 100); do echo '{}'; echo \"error: follows $line\" >&2; done; exit 101";
         let cargo = program(root, script);
         let events = Events::new(Vec::new());
         let suites = [suite("one"), suite("two")];
@@ -281,7 +301,9 @@ mod tests {
         let told = crate::exit::message(&error);
         assert!(told.contains("the tests of one, two do not build"), "{told}");
         assert!(told.contains("cargo test --no-run --package one --package two"), "{told}");
-        assert_eq!(told.matches("E0425").count(), 1, "{told}");
+        assert!(told.contains("\n    error[E0425]: cannot find value\n    error: follows 1\n"), "{told}");
+        assert!(told.contains("error: follows 39\n    … and 61 more lines\n"), "{told}");
+        assert!(!told.contains("unused") && told.matches("E0425").count() == 1, "{told}");
         assert_eq!(std::fs::read_to_string(root.join("calls")).unwrap(), "called\n");
     }
 

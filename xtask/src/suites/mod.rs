@@ -50,7 +50,7 @@ impl Test {
     #[cfg(test)]
     pub(crate) fn named(name: &str) -> Test {
         let id = TestId { suite: String::new(), variant: String::new(), name: name.to_owned() };
-        Test { id, ignored: true, work: Work::Command(Vec::new(), Utf8PathBuf::new()) }
+        Test { id, ignored: true, work: Work::Binary(Binary::default(), name.to_owned()) }
     }
 
     /// Its name inside its suite.

@@ -10,7 +10,8 @@ use junit_parser::{TestCase, TestStatus, TestSuite};
 use super::process;
 use crate::events::{Outcome, TestId, TestResult};
 
-/// The tests that a command tells of in `file`, in the order of the file; none where it has written none.
+/// The tests that a command tells of in `file`, in the order of the file; nothing where it has written no file. One that
+/// passed and tells of no test has tested nothing, which is a failure.
 ///
 /// # Errors
 /// The file cannot be read, or is no JUnit file.
@@ -23,6 +24,13 @@ pub(super) fn tests(command: &TestResult, file: &Utf8Path) -> Result<Vec<TestRes
         .with_context(|| format!("read {file} as JUnit's XML"))?;
     let mut cases = Vec::new();
     report.suites.iter().for_each(|suite| collect(suite, &mut cases));
+    if cases.is_empty() && command.outcome == Outcome::Passed {
+        return Ok(vec![TestResult {
+            outcome: Outcome::Failed,
+            reason: Some("its JUnit file has no test: it ended well, but it has tested nothing".to_owned()),
+            ..command.clone()
+        }]);
+    }
     Ok(cases.into_iter().map(|case| test(command, case)).collect())
 }
 
@@ -131,6 +139,22 @@ test_web.py:20: AssertionError</failure></testcase><testcase classname="test_web
         assert_eq!(tests[0].id.name, "late");
         assert!(tests[0].is_flaky());
         assert_eq!(tests[0].earlier[0].reason.as_deref(), Some("not at once"));
+    }
+
+    #[test]
+    fn a_command_that_tested_nothing_has_not_passed() {
+        let none = r#"<testsuites><testsuite name="pytest" tests="0"></testsuite></testsuites>"#;
+        let of = |outcome| {
+            let folder = tempfile::tempdir().unwrap();
+            let file = Utf8Path::from_path(folder.path()).unwrap().join("junit.xml");
+            std::fs::write(&file, none).unwrap();
+            super::tests(&TestResult { outcome, ..command() }, &file).unwrap()
+        };
+        let passed = of(Outcome::Passed);
+        assert_eq!((passed.len(), passed[0].outcome), (1, Outcome::Failed));
+        assert!(passed[0].reason.as_deref().unwrap().contains("has no test"), "{:?}", passed[0].reason);
+        // Its own end says why.
+        assert!(of(Outcome::Failed).is_empty());
     }
 
     #[test]
