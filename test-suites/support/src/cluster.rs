@@ -9,14 +9,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures::{StreamExt, pin_mut};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, LogParams};
+use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::expect::only;
 
 pub use execute::{Executed, ask, execute, variable};
 pub use state::{State, is_complete, is_finished, is_ready, is_running};
@@ -163,6 +167,23 @@ where
 /// The API server refuses or does not answer.
 pub async fn kill(pods: &Api<Pod>, name: &str) -> Result<(), kube::Error> {
     pods.delete(name, &DeleteParams::default().grace_period(0)).await.map(drop)
+}
+
+/// Changes the one Deployment that has these labels by a strategic merge.
+///
+/// # Errors
+/// The API server refuses or does not answer.
+///
+/// # Panics
+/// There is none, or several.
+pub async fn change_deployment(
+    all: &Api<Deployment>,
+    labels: &str,
+    patch: &Value,
+) -> Result<(), kube::Error> {
+    let found = all.list(&ListParams::default().labels(labels)).await?.items;
+    let name = only(&found, labels).name_any();
+    all.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
 }
 
 /// Brings the objects up to date; says whether all there are have been seen.

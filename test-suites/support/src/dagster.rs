@@ -84,15 +84,6 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    /// The stream of a run's events broke more often than a forward may be cut.
-    #[error("cannot follow run {run}: the stream of its events from the webserver broke")]
-    Cut {
-        /// The run.
-        run: RunId,
-        /// Why.
-        #[source]
-        source: Box<tokio_tungstenite::tungstenite::Error>,
-    },
     /// The run ended before it did what was awaited.
     #[error("run {run} ended with {} before {awaited}; its events: {}", last(.seen), told(.seen))]
     EndedBefore {

@@ -178,11 +178,14 @@ impl Suite {
     ///
     /// # Errors
     /// The body's, or that it cannot be stopped.
-    pub async fn afterwards<T>(
+    pub async fn afterwards<T, E>(
         &self,
         body: impl Future<Output = anyhow::Result<T>>,
-        stop: impl AsyncFn() -> Result<(), dagster::Error>,
-    ) -> anyhow::Result<T> {
+        stop: impl AsyncFn() -> Result<(), E>,
+    ) -> anyhow::Result<T>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
         let after_failure = async {
             if let Err(error) = stop().await {
                 eprintln!("what the test switched on may go on: {error}");

@@ -11,6 +11,9 @@ use super::{Dagster, Error, Event, Run, RunId};
 /// (dagster/_core/storage/event_log/polling_event_watcher.py).
 const SILENCE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
 
+/// Between a broken stream and the next attempt; meanwhile the forward is made anew.
+const PAUSE: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(1) };
+
 impl Dagster {
     /// Waits for an event; `awaited` says in words what it means, for the error.
     ///
@@ -28,7 +31,7 @@ impl Dagster {
             let mut log = self.follow(run);
             loop {
                 match timeout(SILENCE, log.next()).await {
-                    Ok(Ok(event)) => {
+                    Ok(Ok(Some(event))) => {
                         seen.push(event.clone());
                         if wanted(&event) {
                             return Ok(event);
@@ -38,7 +41,7 @@ impl Dagster {
                         }
                     }
                     // The events can be read without their stream.
-                    Ok(Err(Error::Cut { .. })) => sleep(SILENCE).await,
+                    Ok(Ok(None)) => sleep(PAUSE).await,
                     Ok(Err(error)) => return Err(error),
                     Err(_) => {}
                 }
@@ -108,10 +111,11 @@ mod tests {
     use super::super::fake::{Subscription, events};
     use super::*;
 
-    /// Tells of these events by the subscription, and of those when it is asked for all.
-    async fn webserver(listener: TcpListener, told: &[&str], all: &[&str]) {
+    /// Tells of these events by the subscription, which may break then, and of those when it is asked for all.
+    async fn webserver(listener: TcpListener, told: &[&str], breaks: bool, all: &[&str]) {
         let (mut subscription, _) = Subscription::accept(&listener).await;
         subscription.tell(told, "c1").await;
+        let _held = (!breaks).then_some(subscription);
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             let answer = json!({"data": {"logsForRun": {
@@ -130,29 +134,34 @@ mod tests {
         stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
     }
 
-    async fn awaited(told: &[&str], all: &[&str]) -> Result<Event, Error> {
+    async fn awaited(told: &[&str], breaks: bool, all: &[&str]) -> Result<Event, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dagster = Dagster::new(format!("http://{}", listener.local_addr().unwrap()));
         let run = RunId::from("8a1f");
         let started = |event: &Event| event.is("STEP_START");
         tokio::select! {
             event = dagster.await_event(&run, "its step", Duration::from_secs(20), started) => event,
-            () = webserver(listener, told, all) => unreachable!(),
+            () = webserver(listener, told, breaks, all) => unreachable!(),
         }
     }
 
     #[tokio::test]
     async fn an_event_that_the_watcher_passed_over_is_found() {
         let missed = ["RUN_START", "STEP_START", "RUN_SUCCESS"];
-        assert!(awaited(&["RUN_START"], &missed[..2]).await.unwrap().is("STEP_START"));
-        assert!(awaited(&["RUN_START", "RUN_SUCCESS"], &missed).await.unwrap().is("STEP_START"));
+        assert!(awaited(&["RUN_START"], false, &missed[..2]).await.unwrap().is("STEP_START"));
+        assert!(awaited(&["RUN_START", "RUN_SUCCESS"], false, &missed).await.unwrap().is("STEP_START"));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_breaks_ends_no_wait() {
+        assert!(awaited(&["RUN_START"], true, &["RUN_START", "STEP_START"]).await.unwrap().is("STEP_START"));
     }
 
     #[tokio::test]
     async fn an_end_without_the_event_is_an_error() {
         let all = ["RUN_START", "RUN_FAILURE"];
         for told in [&all[..1], &all] {
-            let error = awaited(told, &all).await.unwrap_err();
+            let error = awaited(told, false, &all).await.unwrap_err();
             assert!(matches!(&error, Error::EndedBefore { seen, .. } if seen.len() == 2), "{error}");
         }
     }

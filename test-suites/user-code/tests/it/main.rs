@@ -5,12 +5,10 @@ mod servers;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::Api;
 use serde_json::Value;
 use suite_support::cluster::{self, Select};
 use suite_support::dagster::Error;
-use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Launch, Suite};
 
@@ -42,8 +40,5 @@ async fn await_server(
 /// Changes the Deployment of a location's code server by a strategic merge.
 async fn change_server(suite: &Suite, location: &str, patch: &Value) -> anyhow::Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(suite.client().clone(), suite.user_namespace());
-    let found = deployments.list(&ListParams::default().labels(&server_labels(location))).await?.items;
-    let name = only(&found, location).name_any();
-    deployments.patch(&name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
-    Ok(())
+    Ok(cluster::change_deployment(&deployments, &server_labels(location), patch).await?)
 }
