@@ -121,9 +121,10 @@ fn plain(line: &str) -> String {
     console::strip_ansi_codes(line).into_owned()
 }
 
-/// The compiler's output from its first error on: the errors after it often come of it.
+/// The compiler's output from its first error on: the errors after it often come of it. Where it names none, what it said last.
 fn first_errors(said: &[String]) -> String {
-    let from = said.iter().position(|line| line.starts_with("error")).unwrap_or(0);
+    let error = said.iter().position(|line| line.starts_with("error"));
+    let from = error.unwrap_or(said.len().saturating_sub(ERROR_LINES));
     let (shown, rest) = said[from..].split_at(ERROR_LINES.min(said.len() - from));
     let more = (!rest.is_empty()).then(|| format!("… and {}", crate::text::count(rest.len(), "more line")));
     shown.iter().cloned().chain(more).collect::<Vec<_>>().join("\n")
