@@ -1,7 +1,5 @@
 //! One suite's deployment, part by part, and the tests against it; `k8s-test`, `up` and `dev` put the parts together.
 
-use std::sync::Arc;
-
 use anyhow::Result;
 use camino::Utf8PathBuf;
 
@@ -9,7 +7,7 @@ use crate::cluster::Cluster;
 use crate::config::Suite;
 use crate::events::{Phase, TestResult};
 use crate::forward::{self, Forward};
-use crate::groups::{Claims, Places, Turn, Turns};
+use crate::groups::{Claims, Row, Turn, Turns};
 use crate::helm::Helm;
 use crate::images::deliver::Inventory;
 use crate::namespaces::{self, Marks, Namespaces};
@@ -211,16 +209,11 @@ impl<'a> Site<'a> {
         Ok(())
     }
 
-    /// Runs `tests` against what was deployed, in what `places` are free.
+    /// Runs `tests` against what was deployed, as places come to their `row`.
     ///
     /// # Errors
     /// As [`suites::run`]; tests that fail are in the results.
-    pub async fn test(
-        self,
-        forwards: &[Forward],
-        tests: &[&Test],
-        places: &Arc<Places>,
-    ) -> Result<Vec<TestResult>> {
+    pub async fn test(self, forwards: &[Forward], tests: &[&Test], row: &Row) -> Result<Vec<TestResult>> {
         let artifacts = self.folder().join("artifacts");
         std::fs::create_dir_all(&artifacts)?;
         let given = Given {
@@ -234,7 +227,7 @@ impl<'a> Site<'a> {
         };
         let environment = suites::environment(self.suite, given);
         let logs = self.folder().join("logs");
-        let runner = Runner { places, retries: self.plan.retries, logs: &logs, events: &self.session.events };
+        let runner = Runner { row, retries: self.plan.retries, logs: &logs, events: &self.session.events };
         suites::run(runner, self.suite, tests, &environment).await
     }
 

@@ -12,6 +12,7 @@ use crate::cleanup::Policy;
 use crate::cli::K8sTest;
 use crate::config::Workspace;
 use crate::env::Env;
+use crate::events::TestResult;
 use crate::exit::{Exit, Signal, message};
 use crate::groups::History;
 use crate::pipeline::{self, Session};
@@ -193,7 +194,13 @@ fn finish(
     } else if plan.output.starts_with(session.workspace.runs()) {
         report::link_latest(&plan.output);
     }
-    if let Err(unwritten) = History::record(&session.workspace.runs(), &record.tests) {
+    // What is named by a path elsewhere may have the name of one that is here.
+    let here: Vec<_> =
+        plan.suites.iter().filter(|suite| suite.folder.starts_with(&session.workspace.root)).collect();
+    let of_here = |test: &&TestResult| {
+        here.iter().any(|suite| (&suite.name, &suite.variant) == (&test.id.suite, &test.id.variant))
+    };
+    if let Err(unwritten) = History::record(&session.workspace.runs(), record.tests.iter().filter(of_here)) {
         session.events.warn(message(&unwritten));
     }
     let bundle = evidence::folder(plan).map(|folder| format!("bundle: {}", session.workspace.show(&folder)));

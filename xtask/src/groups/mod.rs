@@ -16,7 +16,7 @@ mod widen;
 
 pub use claims::{Claims, in_turn};
 pub use history::History;
-pub use places::{Place, Places};
+pub use places::{Place, Places, Row};
 pub use turns::{Refused, Turn, Turns};
 pub use widen::widen;
 

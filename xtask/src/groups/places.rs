@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 
 /// Places to wait for.
 #[derive(Debug)]
@@ -28,6 +28,28 @@ struct Width {
 pub struct Place {
     places: Arc<Places>,
     permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Those who wait for places in a row of their own, of which only the first asks: so that rows have places in turn, and not the one that
+/// came first all of them until it is through.
+#[derive(Debug)]
+pub struct Row {
+    places: Arc<Places>,
+    first: AsyncMutex<()>,
+}
+
+impl Row {
+    /// An empty row for these places.
+    #[must_use]
+    pub fn new(places: &Arc<Places>) -> Row {
+        Row { places: places.clone(), first: AsyncMutex::default() }
+    }
+
+    /// Waits for a place; who came first to this row has the first that it gets.
+    pub async fn take(&self) -> Place {
+        let _first = self.first.lock().await;
+        self.places.take().await
+    }
 }
 
 /// Somebody who waits for a place, until it is dropped.
@@ -125,6 +147,25 @@ mod tests {
         assert!(places.take().now_or_never().is_none(), "one is left, and it is taken");
         drop(second);
         assert!(places.take().now_or_never().is_some(), "that of the beginning stays");
+    }
+
+    #[tokio::test]
+    async fn rows_have_places_in_turn() {
+        let places = Places::new(1);
+        let held = places.take().await;
+        let (one, two) = (Row::new(&places), Row::new(&places));
+        let order = Mutex::new(Vec::new());
+        let next = async |row: &Row, name| {
+            let _place = row.take().await;
+            order.lock().unwrap().push(name);
+        };
+        let all =
+            futures::future::join4(next(&one, "1a"), next(&one, "1b"), next(&two, "2a"), next(&one, "1c"));
+        let mut all = Box::pin(all);
+        assert!(all.as_mut().now_or_never().is_none());
+        drop(held);
+        all.await;
+        assert_eq!(*order.lock().unwrap(), ["1a", "2a", "1b", "1c"]);
     }
 
     #[tokio::test]

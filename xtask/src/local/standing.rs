@@ -14,7 +14,7 @@ use crate::config::ImagesFile;
 use crate::deploy::Site;
 use crate::events::{Consumer, Event, Phase, TestResult};
 use crate::forward::Forward;
-use crate::groups::Places;
+use crate::groups::{Places, Row};
 use crate::images::deliver::Inventory;
 use crate::images::early::Early;
 use crate::images::{self, Built};
@@ -274,7 +274,7 @@ impl Standing {
                 continue;
             }
             let stage = session.events.stage(Phase::Suites, what);
-            let results = site.test(&self.forwards, &tests, &Places::new(self.plan.jobs)).await?;
+            let results = site.test(&self.forwards, &tests, &Row::new(&Places::new(self.plan.jobs))).await?;
             let (failed, passed): (Vec<&TestResult>, Vec<&TestResult>) =
                 results.iter().partition(|result| result.outcome.is_failure());
             stage.done(format!("{} passed, {} failed", passed.len(), failed.len()));

@@ -13,7 +13,7 @@ use crate::cli::Keep;
 use crate::deploy::{Rendered, Site};
 use crate::events::{Phase, TestResult};
 use crate::exit::Exit;
-use crate::groups::{self, Group, Places, Turns};
+use crate::groups::{self, Group, Places, Row, Turns};
 use crate::images::deliver::Inventory;
 use crate::namespaces::Namespaces;
 use crate::plan::Plan;
@@ -86,11 +86,13 @@ pub(super) async fn run_group(
     let site = Site { session, plan, suite, ground, namespaces };
     let run = async {
         let forwards = site.deploy(held, rendered.map(|rendered| (turns, &turn, rendered))).await?;
+        let row = Row::new(places);
         let tests = group.0.iter().map(async |(suite, tests)| {
             let site = Site { suite, ..site };
             // Who asks for one test at a time gets that.
-            let own = suite.jobs.filter(|_| plan.jobs > 1).map(|jobs| Places::new(jobs.get().into()));
-            site.test(&forwards, tests, own.as_ref().unwrap_or(places)).await
+            let own =
+                suite.jobs.filter(|_| plan.jobs > 1).map(|jobs| Row::new(&Places::new(jobs.get().into())));
+            site.test(&forwards, tests, own.as_ref().unwrap_or(&row)).await
         });
         Ok(join_all(tests).await.into_iter().collect::<Result<Vec<_>>>()?.concat())
     };

@@ -1,7 +1,7 @@
 //! Runs a suite's tests against what was deployed for it: each test a process of its own, with a deadline.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ use xshell::{Shell, cmd};
 use crate::config::{Run, Suite};
 use crate::events::{Event, Events, Outcome, TestId, TestResult};
 use crate::exit::{Exit, ExitWith};
-use crate::groups::Places;
+use crate::groups::Row;
 use crate::{fail, text};
 
 pub mod compile;
@@ -27,8 +27,8 @@ pub use contract::{Given, environment};
 /// What running a suite needs to know.
 #[derive(Clone, Copy)]
 pub struct Runner<'a> {
-    /// Places for tests that run at the same time, also of other suites.
-    pub places: &'a Arc<Places>,
+    /// The row in which they wait for places for tests, with others of their deployment.
+    pub row: &'a Row,
     /// How often a test that failed is tried again.
     pub retries: u16,
     /// Where outputs go, a file for each test.
@@ -127,7 +127,7 @@ pub async fn run(
     // The suite's time is that of its own tests, not of others before them.
     let end = OnceLock::new();
     let running = tests.iter().map(|test| async {
-        let _place = runner.places.take().await;
+        let _place = runner.row.take().await;
         let end = *end.get_or_init(|| Instant::now() + suite.timeout);
         let results = attempts(runner, suite, test, environment, end).await;
         for result in &results {
