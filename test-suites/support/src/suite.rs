@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -70,6 +71,11 @@ impl Suite {
 
     /// The pods of Dagster's own namespace.
     pub fn system_pods(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.system)
+    }
+
+    /// The Deployments of Dagster's own namespace.
+    pub fn system_deployments(&self) -> Api<Deployment> {
         Api::namespaced(self.client.clone(), &self.system)
     }
 
@@ -174,7 +180,7 @@ impl Suite {
     }
 
     /// Awaits `body` and then `stop`, however the first has ended, or when the test is about to be ended: what was switched on would take
-    /// the machine from other tests.
+    /// the machine from other tests, and what was taken away would be missed by them.
     ///
     /// # Errors
     /// The body's, or that it cannot be stopped.
@@ -188,7 +194,7 @@ impl Suite {
     {
         let after_failure = async {
             if let Err(error) = stop().await {
-                eprintln!("what the test switched on may go on: {error}");
+                eprintln!("what the test changed may stay so: {error}");
             }
         };
         let done = framed(self.end, Box::pin(body), Box::pin(after_failure)).await?;

@@ -178,12 +178,12 @@ impl<'a> Run<'a> {
                 if is_stdout && self.keep_stdout {
                     out.extend_from_slice(&bytes);
                 }
-                let line = shown(&bytes);
+                // Docker's classic builder colours errors also where no terminal is, and CI systems have cargo do so.
+                let line = console::strip_ansi_codes(&shown(&bytes)).into_owned();
                 if let Some(f) = &mut on_line {
                     f(&line);
                 }
-                // Docker's classic builder colours errors also where no terminal is.
-                tail.push(console::strip_ansi_codes(&line).into_owned());
+                tail.push(line);
             }
         };
         let ended = tokio::time::timeout(self.deadline, async {

@@ -18,7 +18,7 @@ use crate::cmd::Run;
 use crate::config::Workspace;
 use crate::config::sabotage::{FILE, Sabotage, SabotageFile};
 use crate::env::Env;
-use crate::events::TestResult;
+use crate::events::{Outcome, TestResult};
 use crate::exit::Exit;
 use crate::fail;
 use crate::pipeline;
@@ -53,6 +53,8 @@ struct Finding {
 #[derive(Clone, Copy)]
 enum Ran {
     Yes,
+    /// Not to its end, so that it has noticed nothing.
+    TooLong,
     /// Something came in between.
     No,
     /// No change names it.
@@ -244,10 +246,14 @@ fn findings(change: &Broken, tests: &[TestResult]) -> Vec<Finding> {
         } else {
             of_suite.find(|result| result.id.name == *test)
         };
-        let failed = result.filter(|result| result.outcome.is_failure());
+        let failed = result.filter(|result| result.outcome == Outcome::Failed);
         let noticed = failed.map(|result| result.reason.clone().unwrap_or_else(|| "it failed".to_owned()));
         let what = change.sabotage.what.clone();
-        let ran = if result.is_some() { Ran::Yes } else { Ran::No };
+        let ran = match result.map(|result| result.outcome) {
+            None => Ran::No,
+            Some(Outcome::TimedOut) => Ran::TooLong,
+            Some(_) => Ran::Yes,
+        };
         Finding { suite: change.suite.clone(), what, test: test.clone(), noticed, ran }
     };
     change.sabotage.fails.iter().map(of).collect()
@@ -259,6 +265,7 @@ fn table(findings: &[Finding]) -> String {
         let how = match (noticed, ran) {
             (Some(reason), _) => cell(reason),
             (None, Ran::Yes) => "**it passes**".to_owned(),
+            (None, Ran::TooLong) => "**it ran out of time**, which shows nothing".to_owned(),
             (None, Ran::No) => "**it was not run**: see above".to_owned(),
             (None, Ran::Never) => format!("**no change in {FILE} is to make it fail**"),
         };
@@ -298,16 +305,18 @@ mod tests {
         let all = [
             finding("a", Some("left\n  right | wrong"), Ran::Yes),
             finding("b", None, Ran::Yes),
-            finding("c", None, Ran::No),
-            finding("d", None, Ran::Never),
+            finding("c", None, Ran::TooLong),
+            finding("d", None, Ran::No),
+            finding("e", None, Ran::Never),
         ];
         expect_test::expect![[r"
             | suite | what is wrong | test | how it notices |
             |---|---|---|---|
             | s | no secret | `a` | left right \| wrong |
             | s | no secret | `b` | **it passes** |
-            | s | no secret | `c` | **it was not run**: see above |
-            | s | no secret | `d` | **no change in sabotage.yaml is to make it fail** |
+            | s | no secret | `c` | **it ran out of time**, which shows nothing |
+            | s | no secret | `d` | **it was not run**: see above |
+            | s | no secret | `e` | **no change in sabotage.yaml is to make it fail** |
         "]]
         .assert_eq(&table(&all));
     }

@@ -48,16 +48,13 @@ impl History {
         write().with_context(|| format!("write {file}"))
     }
 
-    /// Puts first what takes longest, of groups and of their suites: what is long and comes last is waited for alone. Tests of a suite keep their
-    /// order: those that take longest often want to be alone with their deployment, and the others would wait for that in their places.
+    /// Puts first the groups that take longest: what is long and comes last is waited for alone. Their suites and tests keep their order: a group is
+    /// called by its first suite, and what takes longest in one often waits to be alone with the deployment.
     pub fn sort(&self, groups: &mut [Group<'_>]) {
         let of_suite = |(suite, tests): &(&Suite, Vec<&Test>)| -> f64 {
             tests.iter().map(|test| self.expect(suite, test)).sum()
         };
         let of_group = |group: &Group<'_>| -> f64 { group.0.iter().map(of_suite).sum() };
-        for group in &mut *groups {
-            group.0.sort_by(|one, other| of_suite(other).total_cmp(&of_suite(one)));
-        }
         groups.sort_by(|one, other| of_group(other).total_cmp(&of_group(one)));
     }
 
@@ -120,7 +117,7 @@ mod tests {
             };
             group.0.iter().map(names).collect::<Vec<_>>()
         };
-        assert_eq!(order(&groups[0]), ["two: b, a, unknown", "one: b, a, unknown"]);
+        assert_eq!(order(&groups[0]), ["one: b, a, unknown", "two: b, a, unknown"]);
         assert_eq!(order(&groups[1]), ["one: b, a, unknown"]);
     }
 

@@ -23,7 +23,8 @@ const BUILD: Duration = Duration::from_secs(30 * 60);
 const ERROR_LINES: usize = 40;
 
 /// A test binary.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Default))]
 pub struct Binary {
     /// The program.
     pub program: Utf8PathBuf,
@@ -94,7 +95,7 @@ pub async fn compile(cargo: &str, root: &Utf8Path, suites: &[Suite], events: &Ev
         cmd!(sh, "{cargo} test --no-run --tests --message-format json-render-diagnostics {flags...}");
     let mut said = Vec::new();
     // Half of the output is JSON for programs.
-    let keep = |line: &str| said.extend((!line.starts_with('{')).then(|| plain(line)));
+    let keep = |line: &str| said.extend((!line.starts_with('{')).then(|| line.to_owned()));
     let output = Command::new(command, BUILD).as_cargo().on_line(keep).output().await?;
     if !output.status.success() {
         return Err(coded(
@@ -114,11 +115,6 @@ pub async fn compile(cargo: &str, root: &Utf8Path, suites: &[Suite], events: &Ev
     }
     step.done("");
     Ok(compiled)
-}
-
-/// A line without colours, which CI systems tell cargo to use.
-fn plain(line: &str) -> String {
-    console::strip_ansi_codes(line).into_owned()
 }
 
 /// The compiler's output from its first error on: the errors after it often come of it. Where it names none, what it said last.

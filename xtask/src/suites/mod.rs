@@ -1,7 +1,7 @@
 //! Runs a suite's tests against what was deployed for it: each test a process of its own, with a deadline.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -27,7 +27,7 @@ pub use contract::{Given, environment};
 /// What running a suite needs to know.
 #[derive(Clone, Copy)]
 pub struct Runner<'a> {
-    /// The row in which they wait for places for tests, with others of their deployment.
+    /// The row in which they wait for places, with others of their deployment where these have none of their own.
     pub row: &'a Row,
     /// How often a test that failed is tried again.
     pub retries: u16,
@@ -113,6 +113,31 @@ pub async fn select(suites: &[Suite], compiled: &Compiled, filters: &[String]) -
     Ok(selected)
 }
 
+/// Counts the time in which any test of a suite runs: it may have to wait for tests of other deployments in between.
+#[derive(Debug, Default)]
+struct Clock {
+    used: Duration,
+    running: usize,
+    since: Option<Instant>,
+}
+
+impl Clock {
+    /// A test starts; gives the time that was used before.
+    fn start(&mut self, now: Instant) -> Duration {
+        let since = *self.since.get_or_insert(now);
+        self.running += 1;
+        self.used + (now - since)
+    }
+
+    /// A test has ended.
+    fn stop(&mut self, now: Instant) {
+        self.running -= 1;
+        if let Some(since) = self.since.take_if(|_| self.running == 0) {
+            self.used += now - since;
+        }
+    }
+}
+
 /// Runs `tests` of `suite`; that some fail is in their results. A command that tells of its tests has one for each of these.
 ///
 /// # Errors
@@ -124,12 +149,14 @@ pub async fn run(
     environment: &BTreeMap<String, String>,
 ) -> Result<Vec<TestResult>> {
     std::fs::create_dir_all(runner.logs).with_context(|| format!("make the folder {}", runner.logs))?;
-    // The suite's time is that of its own tests, not of others before them.
-    let end = OnceLock::new();
+    let clock = Mutex::new(Clock::default());
     let running = tests.iter().map(|test| async {
         let _place = runner.row.take().await;
-        let end = *end.get_or_init(|| Instant::now() + suite.timeout);
+        let now = Instant::now();
+        let used = clock.lock().unwrap_or_else(PoisonError::into_inner).start(now);
+        let end = now + suite.timeout.saturating_sub(used);
         let results = attempts(runner, suite, test, environment, end).await;
+        clock.lock().unwrap_or_else(PoisonError::into_inner).stop(Instant::now());
         for result in &results {
             runner.events.emit(&Event::TestFinished(result.clone()));
         }
@@ -292,4 +319,25 @@ fn in_folder(folder: &Utf8Path) -> Result<Shell, xshell::Error> {
     let sh = Shell::new()?;
     sh.change_dir(folder);
     Ok(sh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suite_s_time_is_that_in_which_a_test_of_its_own_runs() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut clock = Clock::default();
+        assert_eq!(clock.start(at(0)), Duration::ZERO);
+        // Two at once count once.
+        assert_eq!(clock.start(at(2)), Duration::from_secs(2));
+        clock.stop(at(3));
+        clock.stop(at(5));
+        // Nothing of it ran until now.
+        assert_eq!(clock.start(at(100)), Duration::from_secs(5));
+        clock.stop(at(101));
+        assert_eq!(clock.start(at(200)), Duration::from_secs(6));
+    }
 }

@@ -1,9 +1,7 @@
 //! The workers' Deployments and Flower, as the chart was told to make them.
 
 use anyhow::Context;
-use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
-use kube::api::Api;
 use serde_json::Value;
 use suite_support::Suite;
 use suite_support::ask;
@@ -21,8 +19,7 @@ const QUEUES: [(&str, usize); 5] =
 async fn each_queue_has_as_many_workers_as_asked_for_with_its_own_labels() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
-    let deployments: Api<Deployment> =
-        Api::namespaced(suite.client().clone(), suite.contract.namespace("system")?);
+    let deployments = suite.system_deployments();
     for (queue, count) in QUEUES {
         let deployment = deployments.get(&format!("dagster-celery-workers-{queue}")).await?;
         let spec = deployment.spec.context("a Deployment without a spec")?;

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::ListParams;
 use serde_json::json;
 use suite_support::calm;
 use suite_support::cluster::{self, Select, is_ready};
@@ -25,23 +24,25 @@ const CLOCKS: Duration = Duration::from_secs(3);
 /// The sensor looks each 5 s, so that its third look from 0 comes three minutes after its first: when there is another daemon.
 const LOOKS_BEFORE: i32 = -33;
 
-/// Kills the daemon, and brings another when a schedule had to tick without one.
-async fn replace_daemon(suite: &Suite) -> anyhow::Result<()> {
+/// Kills the daemon, and brings another when the schedule had to tick without one.
+async fn replace_daemon(suite: &Suite, scheduled: &Since<'_>) -> anyhow::Result<()> {
     let pods = suite.system_pods();
     let found = pods.list(&ListParams::default().labels(DAEMON)).await?.items;
     let daemon = only(&found, "daemon");
     cluster::kill(&pods, &daemon.name_any()).await?;
-    let deployments: Api<Deployment> =
-        Api::namespaced(suite.client().clone(), suite.contract.namespace("system")?);
+    let deployments = suite.system_deployments();
     let replicas = async |count: i32| {
         cluster::change_deployment(&deployments, DAEMON, &json!({"spec": {"replicas": count}})).await
     };
     let select = Select::Labels(DAEMON.to_owned());
     let away = async {
+        // After the kill: before, it would be told to end, and have time for that. Its replacement is gone before it has begun.
         replicas(0).await?;
         cluster::await_objects(pods.clone(), &select, "no daemon", DAEMON_LIMIT, <[_]>::is_empty).await?;
+        let before = scheduled.launched().await?;
         // Nobody tells of a tick that does not come.
         sleep(to_the_next_minute()? + CLOCKS).await;
+        assert_eq!(scheduled.launched().await?, before, "there was a run without a daemon");
         anyhow::Ok(())
     };
     suite.afterwards(away, async || replicas(1).await).await?;
@@ -95,7 +96,7 @@ async fn the_queue_and_a_sensor_go_on(
                 let so_far = scheduled.workers(1).await?.len();
                 scheduled.workers(so_far + 1).await?;
                 assert_eq!(since.launched().await?.len(), 1, "the sensor's third look came before the kill");
-                replace_daemon(suite).await?;
+                replace_daemon(suite, scheduled).await?;
                 // The new one is at work, and might launch what waits.
                 since.more_ticks(&sensor, since.ticks(&sensor).await?.len()).await?;
                 assert_eq!(suite.dagster.run(&waiting.run_id).await?.status, RunStatus::Queued);

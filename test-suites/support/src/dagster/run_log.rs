@@ -70,7 +70,8 @@ impl RunLog<'_> {
                         self.cursor = Some(page.cursor);
                     }
                 }
-                Err(_) => {
+                Err(source) => {
+                    eprintln!("the stream of the events of run {} broke: {source}", self.run);
                     self.socket = None;
                     return Ok(None);
                 }

@@ -11,7 +11,7 @@ use super::{Dagster, Error, Event, Run, RunId};
 /// (dagster/_core/storage/event_log/polling_event_watcher.py).
 const SILENCE: Duration = if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(10) };
 
-/// Between a broken stream and the next attempt; meanwhile the forward is made anew.
+/// From a stream that broke to the first attempt at another, while the forward is made anew; each further pause is twice as long, up to [`SILENCE`].
 const PAUSE: Duration = if cfg!(test) { Duration::from_millis(10) } else { Duration::from_secs(1) };
 
 impl Dagster {
@@ -29,9 +29,11 @@ impl Dagster {
         let mut seen = Vec::new();
         let search = async {
             let mut log = self.follow(run);
+            let mut pause = PAUSE;
             loop {
                 match timeout(SILENCE, log.next()).await {
                     Ok(Ok(Some(event))) => {
+                        pause = PAUSE;
                         seen.push(event.clone());
                         if wanted(&event) {
                             return Ok(event);
@@ -41,7 +43,10 @@ impl Dagster {
                         }
                     }
                     // The events can be read without their stream.
-                    Ok(Ok(None)) => sleep(PAUSE).await,
+                    Ok(Ok(None)) => {
+                        sleep(pause).await;
+                        pause = SILENCE.min(2 * pause);
+                    }
                     Ok(Err(error)) => return Err(error),
                     Err(_) => {}
                 }

@@ -369,7 +369,6 @@ mod tests {
     fn variants_that_grow_are_of_suites_that_have_all_of_them() {
         let files = Files::load(&Workspace::here(), &[]).unwrap();
         let deployed = variants_apart(&files).unwrap();
-        assert!(!deployed.is_empty() || files.suites.iter().all(|(_, file)| file.variants().len() < 2));
         for suite in &deployed {
             let file = files.suites.iter().find(|(folder, _)| *folder == suite.folder).map(|(_, file)| file);
             for other in &deployed {

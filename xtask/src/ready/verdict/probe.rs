@@ -25,15 +25,15 @@ pub(super) fn judge(look: &Look<'_>, key: &Key, status: &ContainerStatus) -> Opt
     })?;
     let said = failed.message.clone().unwrap_or_default();
     let kind = said.split_whitespace().next().unwrap_or_default().to_lowercase();
-    let what = if kind == "readiness" { "readiness probe" } else { "probe" };
+    let what =
+        if ["readiness", "startup"].contains(&&*kind) { format!("{kind} probe") } else { "probe".to_owned() };
     let text = format!("the container {} runs, and its {what} fails", status.name);
     let cause = Cause::new(CauseKind::Readiness, text).said(&said);
     // Any other answer may become a good one; this one says that the address is wrong.
     let refused = REFUSED.iter().any(|status| said.contains(status));
     let started = running.started_at.as_ref().map(|time| time.0);
     let first = look.world.first_time(failed).or(started);
-    // How patient a startup probe is to be, it says itself.
-    Some(if refused && kind == "readiness" {
+    Some(if refused && kind != "liveness" {
         Finding::until(cause, after(first, look.patience.probe))
     } else {
         Finding::open(cause)
