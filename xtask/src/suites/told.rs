@@ -105,10 +105,14 @@ mod tests {
     }
 
     fn told(text: &str) -> Result<Vec<TestResult>> {
+        told_by(&command(), text)
+    }
+
+    fn told_by(command: &TestResult, text: &str) -> Result<Vec<TestResult>> {
         let folder = tempfile::tempdir().unwrap();
         let file = Utf8Path::from_path(folder.path()).unwrap().join("junit.xml");
         std::fs::write(&file, text).unwrap();
-        super::tests(&command(), &file)
+        super::tests(command, &file)
     }
 
     /// As pytest writes it.
@@ -144,12 +148,7 @@ test_web.py:20: AssertionError</failure></testcase><testcase classname="test_web
     #[test]
     fn a_command_that_tested_nothing_has_not_passed() {
         let none = r#"<testsuites><testsuite name="pytest" tests="0"></testsuite></testsuites>"#;
-        let of = |outcome| {
-            let folder = tempfile::tempdir().unwrap();
-            let file = Utf8Path::from_path(folder.path()).unwrap().join("junit.xml");
-            std::fs::write(&file, none).unwrap();
-            super::tests(&TestResult { outcome, ..command() }, &file).unwrap()
-        };
+        let of = |outcome| told_by(&TestResult { outcome, ..command() }, none).unwrap();
         let passed = of(Outcome::Passed);
         assert_eq!((passed.len(), passed[0].outcome), (1, Outcome::Failed));
         assert!(passed[0].reason.as_deref().unwrap().contains("has no test"), "{:?}", passed[0].reason);
