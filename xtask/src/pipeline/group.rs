@@ -102,7 +102,7 @@ pub(super) async fn run_group(
         Ok(all) if all.iter().any(|test| test.outcome.is_failure()) => Exit::TestsFailed,
         Ok(_) => Exit::Passed,
     };
-    // What nobody waits for goes with the rest at the end.
+    // What nobody waits for goes with the rest at the end: that of the last one, or the only one, which was not rendered ahead.
     if exit != Exit::Passed && plan.evidence {
         turn.leave_in_place(exit, "which failed and stays until the end for the bundle");
     } else if plan.keep == Keep::Always || plan.bundle {
@@ -110,7 +110,8 @@ pub(super) async fn run_group(
             Exit::NotReady,
             "which stays until the end because of --keep or --bundle; leave that out",
         );
-    } else if turns.is_awaited()
+    } else if rendered.is_some()
+        && turns.is_awaited()
         && namespaces.ours
         && let Err(left) = remove_group(session, plan, namespaces).await
     {

@@ -47,3 +47,17 @@ fn a_chart_that_does_not_render_ends_the_run_before_anything_is_deployed() {
     assert!(!said.contains("1 object"), "{said}");
     assert_eq!(simulated.left(Cluster::Theirs), Vec::<String>::new());
 }
+
+#[test]
+fn a_cluster_of_the_run_s_own_goes_with_all_that_is_on_it() {
+    // The only one, and the last of several, of which the first makes room.
+    for (simulated, uninstalled) in [(Simulated::new("true", Arc::new(|| ())), 0), (two_variants("other"), 1)]
+    {
+        let mut run = simulated.start_with(Cluster::Ephemeral, "run", &["--variant", "all", "--jobs", "1"]);
+        let ended = run.wait().unwrap();
+        let said = simulated.said("run");
+        assert!(ended.success(), "{said}");
+        assert_eq!(said.matches("uninstall ").count(), uninstalled, "{said}");
+        assert_eq!(simulated.left(Cluster::Ephemeral), Vec::<String>::new());
+    }
+}
