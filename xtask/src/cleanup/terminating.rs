@@ -11,6 +11,10 @@ use crate::text;
 /// What an ordinary deletion takes: pods may end in their own time.
 const ORDINARY: Duration = Duration::from_secs(90);
 
+/// What the namespace controller also says of things that it has deleted and that are not yet gone, if they have no time of their own to end
+/// (kubernetes/kubernetes, pkg/controller/namespace/deletion).
+const STILL_THERE: &str = "unexpected items still remain in namespace";
+
 /// What holds up the deletion of `namespace`, and what to do; nothing where it is not being deleted, or goes on as it
 /// should.
 #[must_use]
@@ -33,7 +37,9 @@ pub fn explain(namespace: &Namespace, now: Timestamp) -> Option<String> {
     }
     if let Some(text) = message("NamespaceFinalizersRemaining") {
         reasons.push(finalizers(&text, &remains, &name));
-    } else if let Some(text) = message("NamespaceDeletionContentFailure") {
+    } else if let Some(text) = message("NamespaceDeletionContentFailure")
+        .filter(|text| age > ORDINARY || !text.contains(STILL_THERE))
+    {
         reasons.push(format!("something in it cannot be deleted: {text}"));
     } else if !remains.is_empty() && age > ORDINARY {
         reasons.push(format!("{} in it are still going", remains.join(", ")));
@@ -204,6 +210,12 @@ mod tests {
         assert_eq!(explain(&stuck(&pods), after(20)), None);
         says(&stuck(&pods), 120, &["3 pods in it are still going"]);
         assert_eq!(explain(&stuck(&[]), after(20)), None);
+        let last = [(
+            "NamespaceDeletionContentFailure",
+            "Failed to delete all resource types, 1 remaining: unexpected items still remain in namespace: a-3fcd70 for gvr: /v1, Resource=pods",
+        )];
+        assert_eq!(explain(&stuck(&last), after(6)), None);
+        says(&stuck(&last), 120, &["Resource=pods"]);
         assert_eq!(explain(&Namespace::default(), after(20)), None);
     }
 }
