@@ -19,27 +19,14 @@ pub async fn until<T: Debug>(
     ask: impl AsyncFn() -> anyhow::Result<T>,
     so: impl Fn(&T) -> bool,
 ) -> anyhow::Result<T> {
-    let answer = within(limit, ask, &so).await?;
-    if !so(&answer) {
-        bail!("waited {} s in vain for {awaited}; last answer: {answer:?}", limit.as_secs());
-    }
-    Ok(answer)
-}
-
-/// As [`until`], where it is no error that the answer is not so within the limit; gives the last one.
-///
-/// # Errors
-/// It cannot be asked.
-pub async fn within<T>(
-    limit: Duration,
-    ask: impl AsyncFn() -> anyhow::Result<T>,
-    so: impl Fn(&T) -> bool,
-) -> anyhow::Result<T> {
     let deadline = Instant::now() + limit;
     loop {
         let answer = ask().await?;
-        if so(&answer) || Instant::now() >= deadline {
+        if so(&answer) {
             return Ok(answer);
+        }
+        if Instant::now() >= deadline {
+            bail!("waited {} s in vain for {awaited}; last answer: {answer:?}", limit.as_secs());
         }
         sleep(PAUSE).await;
     }

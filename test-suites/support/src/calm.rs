@@ -1,4 +1,5 @@
-//! Which tests of a deployment may run beside each other: all may, but one that takes away what the others need wants to be alone.
+//! Which tests of a suite and variant may run beside each other: all may, but one that takes away what the others need wants to be alone. Such
+//! a suite shares its deployment with no other, whose tests would know nothing of the locks.
 
 use std::fs::File;
 
@@ -14,7 +15,7 @@ pub async fn beside_others(suite: &Suite) -> anyhow::Result<File> {
     locked(suite, File::lock_shared).await
 }
 
-/// Until what it gives is dropped, no other test of the deployment does anything that has asked for calm.
+/// Until what it gives is dropped, no other test of the suite does anything that has asked for calm.
 ///
 /// # Errors
 /// As [`beside_others`].

@@ -17,7 +17,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::expect::only;
@@ -167,6 +167,15 @@ where
 /// The API server refuses or does not answer.
 pub async fn kill(pods: &Api<Pod>, name: &str) -> Result<(), kube::Error> {
     pods.delete(name, &DeleteParams::default().grace_period(0)).await.map(drop)
+}
+
+/// Lets a node take a pod whose scheduling gates keep it from that.
+///
+/// # Errors
+/// The API server refuses or does not answer.
+pub async fn ungate(pods: &Api<Pod>, name: &str) -> Result<(), kube::Error> {
+    let open = Patch::Merge(json!({"spec": {"schedulingGates": null}}));
+    pods.patch(name, &PatchParams::default(), &open).await.map(drop)
 }
 
 /// Changes the one Deployment that has these labels by a strategic merge.

@@ -275,7 +275,7 @@ const EVENTS: &str = "query ($runId: ID!, $cursor: String) {
         ... on MessageEvent { message timestamp level stepKey eventType }
         ... on ErrorEvent { error { message stack causes { message stack } } }
         ... on MaterializationEvent { metadataEntries { label ... on BoolMetadataEntry { boolValue } } }
-        ... on EngineEvent { metadataEntries { label ... on TextMetadataEntry { text } } }
+        ... on EngineEvent { metadataEntries { label ... on TextMetadataEntry { text } ... on PipelineRunMetadataEntry { text: runId } } }
       }
     }
     ... on Error { message }
@@ -293,7 +293,7 @@ const FOLLOW: &str = "subscription ($runId: ID!, $cursor: String) {
         ... on MessageEvent { message timestamp level stepKey eventType }
         ... on ErrorEvent { error { message stack causes { message stack } } }
         ... on MaterializationEvent { metadataEntries { label ... on BoolMetadataEntry { boolValue } } }
-        ... on EngineEvent { metadataEntries { label ... on TextMetadataEntry { text } } }
+        ... on EngineEvent { metadataEntries { label ... on TextMetadataEntry { text } ... on PipelineRunMetadataEntry { text: runId } } }
       }
     }
     ... on PipelineRunLogsSubscriptionFailure { message }

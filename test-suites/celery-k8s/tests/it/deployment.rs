@@ -1,12 +1,15 @@
 //! The workers' Deployments and Flower, as the chart was told to make them.
 
 use anyhow::Context;
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
+use kube::api::{Api, ListParams};
 use serde_json::Value;
 use suite_support::Suite;
 use suite_support::ask;
 use suite_support::calm;
 use suite_support::cluster;
+use suite_support::expect::only;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 
 use crate::workers;
@@ -40,9 +43,14 @@ async fn each_queue_has_as_many_workers_as_asked_for_with_its_own_labels() -> an
 async fn a_worker_has_the_environment_and_the_annotations_that_it_was_given() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
+    for (queue, count) in QUEUES {
+        let deployment = suite.system_deployments().get(&format!("dagster-celery-workers-{queue}")).await?;
+        assert_eq!(mark(&deployment), Some("celery-pod-annotation"), "{queue}");
+        for pod in workers(&suite, queue, count, RUN_LIMIT).await? {
+            assert_eq!(mark(&pod), Some("celery-pod-annotation"), "{queue}");
+        }
+    }
     for pod in workers(&suite, "dagster", 2, RUN_LIMIT).await? {
-        let annotation = pod.annotations().get("dagster-integration-tests").map(String::as_str);
-        assert_eq!(annotation, Some("celery-pod-annotation"));
         for (variable, expected) in [
             ("TEST_SET_ENV_VAR", Some("test_celery_env_var")),
             ("TEST_ENV_VAR", Some("foobar")),
@@ -54,6 +62,28 @@ async fn a_worker_has_the_environment_and_the_annotations_that_it_was_given() ->
             assert_eq!(value.as_deref(), expected, "{variable} in {}", pod.name_any());
         }
     }
+    Ok(())
+}
+
+/// The annotation that the values give to what the chart makes.
+fn mark(object: &impl ResourceExt) -> Option<&str> {
+    object.annotations().get("dagster-integration-tests").map(String::as_str)
+}
+
+#[tokio::test]
+async fn flower_has_the_annotations_that_it_was_given() -> anyhow::Result<()> {
+    let suite = Suite::connect().await?;
+    let namespace = suite.contract.namespace("system")?;
+    let flower = ListParams::default().labels("component=flower");
+    let deployments = suite.system_deployments().list(&flower).await?.items;
+    assert_eq!(mark(only(&deployments, "Deployment of Flower")), Some("flower-annotation"));
+    for pod in suite.system_pods().list(&flower).await?.items {
+        assert_eq!(mark(&pod), Some("flower-annotation"));
+    }
+    let services: Api<Service> = Api::namespaced(suite.client().clone(), namespace);
+    let services = services.list(&flower).await?.items;
+    // Beside the chart's own there may be those of a forward.
+    assert!(services.iter().any(|service| mark(service) == Some("flower-svc-annotation")), "{services:?}");
     Ok(())
 }
 

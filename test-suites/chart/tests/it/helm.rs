@@ -92,7 +92,15 @@ pub(crate) async fn template(
     release: &str,
     values: &Value,
 ) -> anyhow::Result<Result<Manifests, String>> {
-    let folder = chart.folder();
+    template_of(&chart.folder(), release, values).await
+}
+
+/// As [`template`], of the chart in a folder.
+pub(crate) async fn template_of(
+    folder: &Path,
+    release: &str,
+    values: &Value,
+) -> anyhow::Result<Result<Manifests, String>> {
     let folder = folder.to_str().context("the chart's path is not UTF-8")?;
     let arguments = ["template", release, folder, "--namespace", NAMESPACE, "--values", "-"];
     let ended = run(&arguments, &values.to_string(), RENDER_LIMIT).await?;

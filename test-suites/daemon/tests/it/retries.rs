@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use suite_support::ask;
 use suite_support::calm;
-use suite_support::dagster::{Event, RunId};
+use suite_support::dagster::{Error, Event, RunId};
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Run, RunStatus, Suite};
 
-use crate::{DAEMON_LIMIT, Since, launch};
+use crate::{Since, launch};
 
 /// What a run says when another takes its place.
 const RETRIED: &str = "Retrying the run";
@@ -46,45 +47,38 @@ async fn a_run_that_fails_is_tried_again_as_often_as_its_tag_says() -> anyhow::R
 
 async fn is_tried_once_more(suite: &Suite) -> anyhow::Result<()> {
     let since = Since::now(suite, "failing_job").await?;
-    let first = retried(suite).await?;
-    let retries = async || {
-        let mut retries = Vec::new();
-        for run in since.launched().await? {
-            let run = suite.dagster.run(&run).await?;
-            if run.tag("dagster/root_run_id") == Some(first.as_str()) {
-                retries.push(run.run_id);
-            }
-        }
-        Ok(retries)
-    };
-    let found = ask::until("the retry", DAEMON_LIMIT, &retries, |retries| !retries.is_empty()).await?;
-    let [second] = &found[..] else { panic!("not one retry but {found:?}") };
-    let retry = failed(suite, second).await?;
+    let (first, second) = retried(suite).await?;
+    let retry = failed(suite, &second).await?;
     assert_eq!(retry.tag("dagster/retry_number"), Some("1"));
     assert_eq!(retry.tag("dagster/parent_run_id"), Some(first.as_str()));
-    let will_retry = tag(suite, second, "dagster/will_retry").await?;
+    let will_retry = tag(suite, &second, "dagster/will_retry").await?;
     assert_eq!(will_retry, "false");
-    assert_eq!(retries().await?, found, "it was tried again more than once");
+    for run in since.launched().await? {
+        let run = suite.dagster.run(&run).await?;
+        let again = run.run_id != second && run.tag("dagster/root_run_id") == Some(first.as_str());
+        assert!(!again, "it was tried again more than once: {}", run.run_id);
+    }
     Ok(())
 }
 
-/// A run that has failed and says that it is tried again; one that the daemon has forgotten gives way to the next.
+/// A run that has failed, with the one that takes its place; one that the daemon has forgotten gives way to the next.
 ///
 /// Not by its tag `dagster/auto_retry_run_id`: Dagster's processes write a run's tags as a whole, and that one can be lost.
-async fn retried(suite: &Suite) -> anyhow::Result<RunId> {
+async fn retried(suite: &Suite) -> anyhow::Result<(RunId, RunId)> {
     let mut forgotten = 0;
     loop {
         let run = suite.dagster.launch(&launch("failing_job").tag("dagster/max_retries", "1")).await?.run_id;
         failed(suite, &run).await?;
-        let events = async || Ok(suite.dagster.events(&run).await?);
-        let said = |events: &[Event], text: &str| events.iter().any(|event| event.message.starts_with(text));
-        let told = |events: &Vec<Event>| said(events, RETRIED) || said(events, NOT_RETRIED);
-        let events = ask::within(RETRY_LIMIT, events, told).await?;
-        assert!(!said(&events, NOT_RETRIED), "Dagster could not retry {run}: {events:?}");
-        if said(&events, RETRIED) {
-            return Ok(run);
+        let told = |event: &Event| [RETRIED, NOT_RETRIED].iter().any(|said| event.message.starts_with(said));
+        match suite.dagster.await_event_after_end(&run, "its retry", RETRY_LIMIT, told).await {
+            Ok(event) => {
+                assert!(!event.message.starts_with(NOT_RETRIED), "Dagster could not retry {run}: {event}");
+                let retry = event.detail("new run").with_context(|| format!("no run is named: {event}"))?;
+                return Ok((run, RunId::from(retry)));
+            }
+            Err(Error::TimedOut { .. }) => forgotten += 1,
+            Err(error) => return Err(error.into()),
         }
-        forgotten += 1;
         assert!(forgotten <= FORGOTTEN, "{forgotten} failed runs were not tried again; the last is {run}");
         eprintln!("the daemon has forgotten run {run}");
     }

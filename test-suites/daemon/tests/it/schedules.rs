@@ -1,6 +1,7 @@
 //! Schedules.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use suite_support::ask;
 use suite_support::calm;
@@ -20,17 +21,18 @@ async fn each_tick_has_one(suite: &Suite) -> anyhow::Result<()> {
     let since = Since::now(suite, "scheduled_job").await?;
     let schedule = suite.dagster.start_schedule(&REPOSITORY, "each_minute").await?;
     suite.afterwards(since.workers(2), async || suite.dagster.stop_schedule(&schedule).await).await?;
-    for run in each_minute_has_one_run(&since, &schedule).await? {
+    for run in each_tick_has_one_run(&since, &schedule, Duration::from_secs(60)).await? {
         assert_eq!(run.tag("dagster/schedule_name"), Some("each_minute"));
     }
     Ok(())
 }
 
-/// A schedule that was stopped has ticked at each full minute, at least twice, and each time it has made one run, which succeeds; its job
-/// has no others since then.
-pub(crate) async fn each_minute_has_one_run(
+/// A schedule that was stopped has ticked once in each period from the epoch on, at least twice, and each time it has made one run, which
+/// succeeds; its job has no others since then.
+pub(crate) async fn each_tick_has_one_run(
     since: &Since<'_>,
     schedule: &Instigator,
+    period: Duration,
 ) -> anyhow::Result<Vec<Run>> {
     let made = |ticks: &[Tick]| -> HashSet<RunId> {
         ticks.iter().flat_map(|tick| tick.run_ids.iter().cloned()).collect()
@@ -47,9 +49,12 @@ pub(crate) async fn each_minute_has_one_run(
         runs.push(since.suite.succeeds(&run).await?);
     }
     for tick in &ticks {
-        assert_eq!((tick.timestamp % 60.0, tick.run_ids.len()), (0.0, 1), "{tick:?}");
+        assert_eq!((tick.timestamp % period.as_secs_f64(), tick.run_ids.len()), (0.0, 1), "{tick:?}");
     }
     let apart: Vec<_> = ticks.windows(2).map(|pair| pair[1].timestamp - pair[0].timestamp).collect();
-    assert!(apart.iter().all(|seconds| *seconds == 60.0), "ticks are not a minute apart: {ticks:?}");
+    assert!(
+        apart.iter().all(|seconds| *seconds == period.as_secs_f64()),
+        "a tick was lost or repeated: {ticks:?}"
+    );
     Ok(runs)
 }

@@ -3,15 +3,19 @@
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use suite_support::cluster::{self, Select, is_running};
+use suite_support::cluster::{self, Select};
+use suite_support::dagster;
 use suite_support::expect::only;
 use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
 use suite_support::{Launch, RunStatus, Suite};
 
+/// Until the client has seen what it waits for: the node may have much to do.
+const SECONDS: f64 = 240.0;
+
 /// A Job of this test, with its containers' scripts by their names.
-async fn make(suite: &Suite, containers: &[(&str, &str)], more: Value) -> anyhow::Result<Job> {
+fn job(suite: &Suite, containers: &[(&str, &str)], more: &Value) -> anyhow::Result<Value> {
     let image = suite.contract.image("dagster-test")?;
     let containers: Vec<_> = containers
         .iter()
@@ -24,13 +28,41 @@ async fn make(suite: &Suite, containers: &[(&str, &str)], more: Value) -> anyhow
             container
         })
         .collect();
-    let job = json!({
+    Ok(json!({
         "metadata": {"generateName": "looked-at-"},
         "spec": {"backoffLimit": 0, "template": {"spec": {
             "restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": containers,
         }}},
-    });
+    }))
+}
+
+async fn create(suite: &Suite, job: Value) -> anyhow::Result<Job> {
     Ok(suite.user_jobs().create(&PostParams::default(), &serde_json::from_value(job)?).await?)
+}
+
+async fn make(suite: &Suite, containers: &[(&str, &str)], more: Value) -> anyhow::Result<Job> {
+    create(suite, job(suite, containers, &more)?).await
+}
+
+/// The name of a Job's pod that no node takes until it has no gates any more.
+async fn gated(suite: &Suite, name: &str, script: &str) -> anyhow::Result<String> {
+    let mut job = job(suite, &[(name, script)], &json!({}))?;
+    job["spec"]["template"]["spec"]["schedulingGates"] = json!([{"name": "dagster.io/not-yet"}]);
+    let job = create(suite, job).await?;
+    pod(suite, &job, "its pod", |_| true).await
+}
+
+/// A Job that has no pod until it is [resumed](resume).
+async fn suspended(suite: &Suite, name: &str, script: &str) -> anyhow::Result<Job> {
+    let mut job = job(suite, &[(name, script)], &json!({}))?;
+    job["spec"]["suspend"] = json!(true);
+    create(suite, job).await
+}
+
+async fn resume(suite: &Suite, job: &Job) -> anyhow::Result<()> {
+    let resumed = Patch::Merge(json!({"spec": {"suspend": false}}));
+    suite.user_jobs().patch(&job.name_any(), &PatchParams::default(), &resumed).await?;
+    Ok(())
 }
 
 /// The pod of a Job, once it is so.
@@ -71,11 +103,19 @@ async fn is_warned_of(suite: &Suite, pod: &str) -> anyhow::Result<bool> {
     Ok(!events.list(&warnings).await?.items.is_empty())
 }
 
-/// What an op logs, or what it fails with, as one text.
-async fn told(suite: &Suite, launch: Launch, status: RunStatus) -> anyhow::Result<String> {
+/// What an op logs, or what it fails with, as one text; `begin` is done when the op is about to look.
+async fn told(
+    suite: &Suite,
+    launch: Launch,
+    status: RunStatus,
+    begin: impl AsyncFnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<String> {
     let mut told = String::new();
     suite
         .with_run(launch, async |run| {
+            let looks = |event: &dagster::Event| event.message == "it looks";
+            suite.dagster.await_event(&run.run_id, "its op to look", RUN_LIMIT, looks).await?;
+            begin().await?;
             let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
             assert_eq!(ended.status, status);
             for event in suite.dagster.events(&run.run_id).await? {
@@ -93,23 +133,24 @@ async fn told(suite: &Suite, launch: Launch, status: RunStatus) -> anyhow::Resul
 #[tokio::test]
 async fn a_pod_is_waited_for_until_it_is_ready_or_has_ended() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
+    let pods = suite.user_pods();
     let wait = |pod: &str, state: &str, seconds: f64| {
         let config = json!({"pod": pod, "state": state, "seconds": seconds});
         Launch::job("await_pod_job").config(json!({"ops": {"await_pod": {"config": config}}}))
     };
-    let lasting = make(&suite, &[("lasting", "echo it works; sleep 300")], json!({})).await?;
-    let lasting = pod(&suite, &lasting, "a pod that lasts", is_running).await?;
-    let failing = make(&suite, &[("failing", "echo whoops; exit 3")], json!({})).await?;
-    let failing = pod(&suite, &failing, "a pod that fails", |pod| phase(pod, "Failed")).await?;
-    let ending = make(&suite, &[("ending", "echo well done")], json!({})).await?;
-    let ending = pod(&suite, &ending, "a pod that ends", |pod| phase(pod, "Succeeded")).await?;
-
-    let (ready, ended, late, failed) = tokio::try_join!(
-        told(&suite, wait(&lasting, "READY", 60.0), RunStatus::Success),
-        told(&suite, wait(&ending, "TERMINATED", 60.0), RunStatus::Success),
-        told(&suite, wait(&lasting, "TERMINATED", 1.0), RunStatus::Failure),
-        told(&suite, wait(&failing, "TERMINATED", 60.0), RunStatus::Failure),
+    let lasting = gated(&suite, "lasting", "echo it works; sleep 3600").await?;
+    let failing = gated(&suite, "failing", "echo whoops; exit 3").await?;
+    let ending = gated(&suite, "ending", "echo well done").await?;
+    // None of them has begun when the client first looks.
+    let begin = async |pod: &str| Ok(cluster::ungate(&pods, pod).await?);
+    let (ready, ended, failed) = tokio::try_join!(
+        told(&suite, wait(&lasting, "READY", SECONDS), RunStatus::Success, async || begin(&lasting).await),
+        told(&suite, wait(&ending, "TERMINATED", SECONDS), RunStatus::Success, async || begin(&ending).await),
+        told(&suite, wait(&failing, "TERMINATED", SECONDS), RunStatus::Failure, async || {
+            begin(&failing).await
+        }),
     )?;
+    let late = told(&suite, wait(&lasting, "TERMINATED", 1.0), RunStatus::Failure, async || Ok(())).await?;
     assert!(ready.contains("it works"), "told of a pod that is ready: {ready:?}");
     assert!(ended.contains("well done"), "told of a pod that has ended: {ended:?}");
     assert!(
@@ -130,14 +171,14 @@ async fn a_job_is_waited_for_until_it_has_succeeded() -> anyhow::Result<()> {
         let config = json!({"job": job.name_any(), "seconds": seconds});
         Launch::job("await_k8s_job_job").config(json!({"ops": {"await_k8s_job": {"config": config}}}))
     };
-    // As long as the run needs to begin to look.
-    let good = make(&suite, &[("good", "sleep 10")], json!({})).await?;
-    let bad = make(&suite, &[("bad", "sleep 10; exit 1")], json!({})).await?;
-    let lasting = make(&suite, &[("lasting", "sleep 600")], json!({})).await?;
+    let good = suspended(&suite, "good", "sleep 2").await?;
+    let bad = suspended(&suite, "bad", "sleep 2; exit 1").await?;
+    let lasting = make(&suite, &[("lasting", "sleep 3600")], json!({})).await?;
+    // The first two have no pods when the client first looks.
     let (succeeded, failed, late) = tokio::try_join!(
-        told(&suite, wait(&good, 60.0), RunStatus::Success),
-        told(&suite, wait(&bad, 60.0), RunStatus::Failure),
-        told(&suite, wait(&lasting, 3.0), RunStatus::Failure),
+        told(&suite, wait(&good, SECONDS), RunStatus::Success, async || resume(&suite, &good).await),
+        told(&suite, wait(&bad, SECONDS), RunStatus::Failure, async || resume(&suite, &bad).await),
+        told(&suite, wait(&lasting, 3.0), RunStatus::Failure, async || Ok(())),
     )?;
     let pod = pod(&suite, &good, "its pod", |_| true).await?;
     assert!(
@@ -160,7 +201,7 @@ async fn of_a_pod_it_is_told_how_it_is_and_why() -> anyhow::Result<()> {
     };
 
     let large = one("true", json!({"resources": {"requests": {"memory": "4000000M"}}})).await?;
-    let running = one("echo time for sleep; sleep 300", json!({})).await?;
+    let running = one("echo time for sleep; sleep 3600", json!({})).await?;
     let failing = one("echo whoops; exit 1", json!({})).await?;
     let format = one("echo 'exec /usr/local/bin/dagster: exec format error'; exit 1", json!({})).await?;
     let secret = json!({"envFrom": [{"secretRef": {"name": "missing-secret"}}]});
@@ -250,7 +291,8 @@ async fn of_a_pod_it_is_told_how_it_is_and_why() -> anyhow::Result<()> {
     for logs in [true, false] {
         let pods: Vec<_> = cases.iter().map(|(pod, _)| pod).collect();
         let config = json!({"ops": {"tell_of_pods": {"config": {"pods": pods, "logs": logs}}}});
-        let told = told(&suite, Launch::job("tell_of_pods_job").config(config), RunStatus::Success).await?;
+        let launch = Launch::job("tell_of_pods_job").config(config);
+        let told = told(&suite, launch, RunStatus::Success, async || Ok(())).await?;
         for (pod, expected) in &cases {
             let start = told.find(&format!("Debug information for pod {pod}:"));
             let start = start.ok_or_else(|| anyhow::anyhow!("nothing of pod {pod}: {told}"))?;

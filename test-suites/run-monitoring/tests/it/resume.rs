@@ -1,9 +1,10 @@
 //! Runs whose worker is lost: another takes its place, while the steps work on.
 
+use anyhow::Context;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams};
+use kube::api::{DeleteParams, EvictParams};
 use serde_json::json;
 use suite_support::cluster::{self, Select};
 use suite_support::expect::only;
@@ -95,7 +96,7 @@ async fn a_run_whose_node_is_drained_is_resumed_once_when_a_node_takes_it() -> a
         .with_run(slow(25).tag("dagster-k8s/config", gates.to_string()), async |run| {
             let first = Suite::run_job_name(&run.run_id);
             let pod = gated(&suite, &first).await?;
-            ungate(&suite, &pod).await?;
+            cluster::ungate(&suite.user_pods(), &pod).await?;
             suite.running_step(run).await?;
             suite.user_pods().evict(&pod, &EvictParams::default()).await?;
             let second = worker(&suite, run, 1).await?.name_any();
@@ -104,7 +105,7 @@ async fn a_run_whose_node_is_drained_is_resumed_once_when_a_node_takes_it() -> a
             let done = "the step to end without a worker";
             suite.dagster.await_event(&run.run_id, done, RUN_LIMIT, |event| event.is("STEP_SUCCESS")).await?;
             assert_eq!(gated(&suite, &second).await?, pod);
-            ungate(&suite, &pod).await?;
+            cluster::ungate(&suite.user_pods(), &pod).await?;
             ends_after_one_attempt(&suite, run).await?;
             let jobs = suite.jobs_of(run, "run_worker").await?;
             let mut names: Vec<_> = jobs.iter().map(ResourceExt::name_any).collect();
@@ -129,13 +130,6 @@ fn is_gated(pod: &Pod) -> bool {
     gates.is_some_and(|gates| !gates.is_empty())
 }
 
-/// Lets a node take a pod.
-async fn ungate(suite: &Suite, pod: &str) -> anyhow::Result<()> {
-    let open = Patch::Merge(json!({"spec": {"schedulingGates": null}}));
-    suite.user_pods().patch(pod, &PatchParams::default(), &open).await?;
-    Ok(())
-}
-
 #[tokio::test]
 async fn a_run_that_loses_its_worker_too_often_fails() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
@@ -152,6 +146,9 @@ async fn a_run_that_loses_its_worker_too_often_fails() -> anyhow::Result<()> {
             }
             let ended = suite.dagster.await_end(&run.run_id, RUN_LIMIT).await?;
             assert_eq!(ended.status, RunStatus::Failure);
+            let events = suite.dagster.events(&run.run_id).await?;
+            let end = events.iter().find(|event| event.is("RUN_FAILURE")).context("no RUN_FAILURE")?;
+            assert!(end.message.contains("maximum attempts to resume the run: 3"), "{end}");
             let jobs = suite.jobs_of(run, "run_worker").await?;
             let names: Vec<_> = jobs.iter().map(ResourceExt::name_any).collect();
             assert!(!names.contains(&format!("{first}-4")), "{names:?}");

@@ -26,6 +26,32 @@ impl Dagster {
         limit: Duration,
         wanted: impl Fn(&Event) -> bool,
     ) -> Result<Event, Error> {
+        self.search(run, awaited, limit, wanted, true).await
+    }
+
+    /// As [`Dagster::await_event`], of an event that may come when the run has ended.
+    ///
+    /// # Errors
+    /// There is nothing of the kind within the limit.
+    pub async fn await_event_after_end(
+        &self,
+        run: &RunId,
+        awaited: &str,
+        limit: Duration,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Event, Error> {
+        self.search(run, awaited, limit, wanted, false).await
+    }
+
+    async fn search(
+        &self,
+        run: &RunId,
+        awaited: &str,
+        limit: Duration,
+        wanted: impl Fn(&Event) -> bool,
+        ends_with_run: bool,
+    ) -> Result<Event, Error> {
+        let is_last = |event: &Event| ends_with_run && event.ends_run();
         let mut seen = Vec::new();
         let search = async {
             let mut log = self.follow(run);
@@ -38,7 +64,7 @@ impl Dagster {
                         if wanted(&event) {
                             return Ok(event);
                         }
-                        if !event.ends_run() {
+                        if !is_last(&event) {
                             continue;
                         }
                     }
@@ -54,7 +80,7 @@ impl Dagster {
                 if let Some(event) = seen.iter().find(|event| wanted(event)) {
                     return Ok(event.clone());
                 }
-                if seen.iter().any(Event::ends_run) {
+                if seen.iter().any(is_last) {
                     let (run, awaited) = (run.clone(), awaited.to_owned());
                     return Err(Error::EndedBefore { run, awaited, seen: std::mem::take(&mut seen) });
                 }
@@ -139,15 +165,23 @@ mod tests {
         stream.write_all(format!("{head} {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
     }
 
-    async fn awaited(told: &[&str], breaks: bool, all: &[&str]) -> Result<Event, Error> {
+    async fn search(told: &[&str], breaks: bool, all: &[&str], ends_with_run: bool) -> Result<Event, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dagster = Dagster::new(format!("http://{}", listener.local_addr().unwrap()));
         let run = RunId::from("8a1f");
         let started = |event: &Event| event.is("STEP_START");
         tokio::select! {
-            event = dagster.await_event(&run, "its step", Duration::from_secs(20), started) => event,
+            event = dagster.search(&run, "its step", Duration::from_secs(20), started, ends_with_run) => event,
             () = webserver(listener, told, breaks, all) => unreachable!(),
         }
+    }
+
+    async fn awaited(told: &[&str], breaks: bool, all: &[&str]) -> Result<Event, Error> {
+        search(told, breaks, all, true).await
+    }
+
+    async fn awaited_after_end(told: &[&str], all: &[&str]) -> Result<Event, Error> {
+        search(told, false, all, false).await
     }
 
     #[tokio::test]
@@ -155,6 +189,13 @@ mod tests {
         let missed = ["RUN_START", "STEP_START", "RUN_SUCCESS"];
         assert!(awaited(&["RUN_START"], false, &missed[..2]).await.unwrap().is("STEP_START"));
         assert!(awaited(&["RUN_START", "RUN_SUCCESS"], false, &missed).await.unwrap().is("STEP_START"));
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_the_end_is_awaited_where_that_is_asked_for() {
+        let all = ["RUN_FAILURE", "STEP_START"];
+        assert!(awaited_after_end(&all, &all).await.unwrap().is("STEP_START"));
+        assert!(awaited_after_end(&all[..1], &all).await.unwrap().is("STEP_START"));
     }
 
     #[tokio::test]

@@ -38,7 +38,7 @@ async fn await_server(
 }
 
 /// Changes the Deployment of a location's code server by a strategic merge.
-async fn change_server(suite: &Suite, location: &str, patch: &Value) -> anyhow::Result<()> {
+async fn change_server(suite: &Suite, location: &str, patch: &Value) -> Result<(), kube::Error> {
     let deployments: Api<Deployment> = Api::namespaced(suite.client().clone(), suite.user_namespace());
-    Ok(cluster::change_deployment(&deployments, &server_labels(location), patch).await?)
+    cluster::change_deployment(&deployments, &server_labels(location), patch).await
 }

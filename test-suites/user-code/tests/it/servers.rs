@@ -18,28 +18,25 @@ const GONE: &str = "/tmp/gone";
 async fn while_its_code_server_is_away_runs_go_on_and_launches_are_refused() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let config = json!({"ops": {"tell_edition": {"config": {"until": GONE}}}});
-    suite
-        .with_run(edition("away", "common_job").config(config), async |run| {
-            let started = |event: &Event| event.is("STEP_START");
-            suite.dagster.await_event(&run.run_id, "its step to start", RUN_LIMIT, started).await?;
-            change_server(&suite, "away", &json!({"spec": {"replicas": 0}})).await?;
-            await_server(&suite, "away", "no code server", <[_]>::is_empty).await?;
-            let pods = suite.pods_of(run, "run_worker").await?;
-            let pod = only(&pods, "pod of the run");
-            let container = &only_container(pod).name;
-            cluster::ask(&suite.user_pods(), &pod.name_any(), container, &["touch", GONE], CLUSTER_LIMIT)
-                .await?;
-            suite.succeeds(&run.run_id).await?;
-            Ok(())
-        })
-        .await?;
-    let error = suite.dagster.reload_location("away").await.unwrap_err().to_string();
-    assert!(error.contains("DagsterUserCodeUnreachableError"), "{error}");
-    let refusal = suite.dagster.launch(&edition("away", "first_job")).await;
-    assert!(matches!(refusal, Err(Error::Refused { .. })), "without a code server: {refusal:?}");
-    assert!(suite.dagster.location("second").await?.is_loaded());
-
-    change_server(&suite, "away", &json!({"spec": {"replicas": 1}})).await?;
+    let away = suite.with_run(edition("away", "common_job").config(config), async |run| {
+        let started = |event: &Event| event.is("STEP_START");
+        suite.dagster.await_event(&run.run_id, "its step to start", RUN_LIMIT, started).await?;
+        change_server(&suite, "away", &json!({"spec": {"replicas": 0}})).await?;
+        await_server(&suite, "away", "no code server", <[_]>::is_empty).await?;
+        let pods = suite.pods_of(run, "run_worker").await?;
+        let pod = only(&pods, "pod of the run");
+        let container = &only_container(pod).name;
+        cluster::ask(&suite.user_pods(), &pod.name_any(), container, &["touch", GONE], CLUSTER_LIMIT).await?;
+        suite.succeeds(&run.run_id).await?;
+        let error = suite.dagster.reload_location("away").await.unwrap_err().to_string();
+        assert!(error.contains("DagsterUserCodeUnreachableError"), "{error}");
+        let refusal = suite.dagster.launch(&edition("away", "first_job")).await;
+        assert!(matches!(refusal, Err(Error::Refused { .. })), "without a code server: {refusal:?}");
+        assert!(suite.dagster.location("second").await?.is_loaded());
+        Ok(())
+    });
+    let back = async || change_server(&suite, "away", &json!({"spec": {"replicas": 1}})).await;
+    suite.afterwards(away, back).await?;
     let ready = |pods: &[_]| matches!(pods, [pod] if is_ready(pod));
     await_server(&suite, "away", "its code server", ready).await?;
     suite.dagster.await_location("away", CLUSTER_LIMIT).await?;

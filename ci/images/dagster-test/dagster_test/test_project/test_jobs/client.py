@@ -6,6 +6,9 @@ from dagster import Field, Float, JobDefinition, StringSource, graph, in_process
 
 from dagster_test.test_project.test_jobs.pipes import own_namespace
 
+# What an op says when it is about to ask the cluster.
+LOOKS = "it looks"
+
 
 def in_cluster():
     """The client, as Dagster's run launcher makes it."""
@@ -28,6 +31,7 @@ def await_pod(context) -> None:
 
     config = context.op_config
     kubernetes = in_cluster()
+    context.log.info(LOOKS)
     kubernetes.wait_for_pod(
         config["pod"],
         own_namespace(),
@@ -42,6 +46,7 @@ def await_pod(context) -> None:
 def await_k8s_job(context) -> None:
     name, seconds = context.op_config["job"], context.op_config["seconds"]
     kubernetes = in_cluster()
+    context.log.info(LOOKS)
     kubernetes.wait_for_job(name, own_namespace(), wait_time_between_attempts=0.5)
     [pod] = kubernetes.wait_for_job_to_have_pods(name, own_namespace(), wait_time_between_attempts=0.5)
     kubernetes.wait_for_job_success(name, own_namespace(), wait_timeout=seconds, wait_time_between_attempts=0.5)
@@ -51,6 +56,7 @@ def await_k8s_job(context) -> None:
 @op(config_schema={"pods": [StringSource], "logs": Field(bool, default_value=True)})
 def tell_of_pods(context) -> None:
     kubernetes = in_cluster()
+    context.log.info(LOOKS)
     for pod in context.op_config["pods"]:
         told = kubernetes.get_pod_debug_info(pod, own_namespace(), include_container_logs=context.op_config["logs"])
         context.log.info(told)
