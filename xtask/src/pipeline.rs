@@ -237,7 +237,7 @@ pub async fn run(session: &Session, plan: &Plan) -> Result<Vec<TestResult>> {
         session.events.note(format!("the tests are shuffled; the same order again: --shuffle {seed}"));
         groups::shuffle(&mut groups, seed);
     } else {
-        History::read(&session.workspace.runs()).sort(&mut groups);
+        History::read(&session.workspace.runs(), &session.workspace.suites()).sort(&mut groups);
     }
     // What goes into one namespace of somebody else's goes there in turn.
     let in_turn = plan.existing_namespace.is_some();

@@ -18,9 +18,21 @@ const UNKNOWN: f64 = 20.0;
 pub struct History(BTreeMap<String, BTreeMap<String, BTreeMap<String, f64>>>);
 
 impl History {
-    /// Reads what runs have left in `folder`; where that cannot be read, nothing is known.
+    /// Reads what `runs` have left, and of tests that have left nothing what is committed with the `suites`, of other machines; where neither can be
+    /// read, nothing is known.
     #[must_use]
-    pub fn read(folder: &Utf8Path) -> History {
+    pub fn read(runs: &Utf8Path, suites: &Utf8Path) -> History {
+        let mut history = History::of(suites);
+        for (suite, variants) in History::of(runs).0 {
+            let known = history.0.entry(suite).or_default();
+            for (variant, tests) in variants {
+                known.entry(variant).or_default().extend(tests);
+            }
+        }
+        history
+    }
+
+    fn of(folder: &Utf8Path) -> History {
         let text = std::fs::read_to_string(file(folder)).unwrap_or_default();
         History(serde_json::from_str(&text).unwrap_or_default())
     }
@@ -30,11 +42,12 @@ impl History {
     /// # Errors
     /// The folder cannot be written.
     pub fn record<'a>(folder: &Utf8Path, results: impl Iterator<Item = &'a TestResult>) -> Result<()> {
-        let mut history = History::read(folder);
+        let mut history = History::of(folder);
         for test in results.filter(|test| test.outcome == Outcome::Passed) {
             let suite = history.0.entry(test.id.suite.clone()).or_default();
             let variant = suite.entry(test.id.variant.clone()).or_default();
-            variant.insert(test.id.name.clone(), test.took.as_secs_f64());
+            // What is less than a tenth is nothing, for the order and for who reads the file.
+            variant.insert(test.id.name.clone(), (test.took.as_secs_f64() * 10.0).round() / 10.0);
         }
         let file = file(folder);
         let write = || {
@@ -106,7 +119,7 @@ mod tests {
         let tests = ["b", "a", "unknown"].map(Test::named);
         let of = |suite| (suite, tests.iter().collect::<Vec<_>>());
         let mut groups = [Group(vec![of(&one)]), Group(vec![of(&one), of(&two)])];
-        History::read(&runs).sort(&mut groups);
+        History::read(&runs, folder).sort(&mut groups);
         let order = |group: &Group<'_>| {
             let names = |(suite, tests): &(&Suite, Vec<&Test>)| {
                 format!(
@@ -122,12 +135,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_committed_counts_where_no_run_has_been() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = Utf8Path::from_path(folder.path()).unwrap();
+        let (runs, suites) = (folder.join("runs"), folder.join("suites"));
+        History::record(
+            &suites,
+            [("a", 50), ("b", 70)].map(|(name, seconds)| result(name, seconds, Outcome::Passed)).iter(),
+        )
+        .unwrap();
+        History::record(&runs, [result("a", 5, Outcome::Passed)].iter()).unwrap();
+        let known = &History::read(&runs, &suites).0["one"]["default"];
+        assert_eq!((known["a"], known["b"]), (5.0, 70.0));
+        History::record(&runs, [result("c", 5, Outcome::Passed)].iter()).unwrap();
+        let kept = &History::of(&runs).0["one"]["default"];
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["a", "c"], "a run keeps what it has seen");
+    }
+
+    #[test]
     fn a_history_that_cannot_be_read_tells_nothing_and_is_written_anew() {
         let folder = tempfile::tempdir().unwrap();
         let folder = Utf8Path::from_path(folder.path()).unwrap();
         std::fs::write(file(folder), "half of a fi").unwrap();
-        assert!(History::read(folder).0.is_empty());
+        assert!(History::read(folder, folder).0.is_empty());
         History::record(folder, [result("a", 5, Outcome::Passed)].iter()).unwrap();
-        assert_eq!(History::read(folder).0["one"]["default"]["a"], 5.0);
+        assert_eq!(History::read(folder, folder).0["one"]["default"]["a"], 5.0);
     }
 }
