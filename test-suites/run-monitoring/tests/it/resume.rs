@@ -1,6 +1,6 @@
 //! Runs whose worker is lost: another takes its place, while the steps work on.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -46,8 +46,13 @@ async fn ends_after_one_attempt(suite: &Suite, run: &Run) -> anyhow::Result<()> 
 pub(crate) async fn worker(suite: &Suite, run: &Run, lost: u32) -> anyhow::Result<Job> {
     let select = Select::Name(format!("{}-{lost}", Suite::run_job_name(&run.run_id)));
     let what = "the run to be resumed";
-    let jobs =
-        cluster::await_objects(suite.user_jobs(), &select, what, RUN_LIMIT, |jobs| !jobs.is_empty()).await?;
+    let jobs = cluster::await_objects(suite.user_jobs(), &select, what, RUN_LIMIT, |jobs| !jobs.is_empty());
+    let failure =
+        suite.dagster.await_event(&run.run_id, "its failure", RUN_LIMIT, |event| event.is("RUN_FAILURE"));
+    let jobs = tokio::select! {
+        jobs = jobs => jobs?,
+        Ok(end) = failure => bail!("it failed instead of being resumed: {end}"),
+    };
     Ok(only(&jobs, "Job of the resumed run").clone())
 }
 
