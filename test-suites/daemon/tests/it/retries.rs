@@ -6,10 +6,10 @@ use anyhow::Context;
 use suite_support::ask;
 use suite_support::calm;
 use suite_support::dagster::{Error, Event, RunId};
-use suite_support::jobs::{CLUSTER_LIMIT, RUN_LIMIT};
+use suite_support::jobs::CLUSTER_LIMIT;
 use suite_support::{Run, RunStatus, Suite};
 
-use crate::{Since, launch};
+use crate::{DAEMON_LIMIT, Since, launch};
 
 /// What a run says when another takes its place.
 const RETRIED: &str = "Retrying the run";
@@ -25,7 +25,8 @@ const RETRY_LIMIT: Duration = Duration::from_secs(90);
 const FORGOTTEN: usize = 2;
 
 async fn failed(suite: &Suite, run: &RunId) -> anyhow::Result<Run> {
-    let ended = suite.dagster.await_end(run, RUN_LIMIT).await?;
+    // It may wait in the queue.
+    let ended = suite.dagster.await_end(run, DAEMON_LIMIT).await?;
     assert_eq!(ended.status, RunStatus::Failure);
     Ok(ended)
 }
