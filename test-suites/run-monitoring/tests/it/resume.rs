@@ -7,6 +7,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, EvictParams};
 use serde_json::json;
 use suite_support::cluster::{self, Select};
+use suite_support::dagster::Event;
 use suite_support::expect::only;
 use suite_support::jobs::RUN_LIMIT;
 use suite_support::{Launch, Run, RunStatus, Suite, monitoring};
@@ -44,14 +45,18 @@ async fn ends_after_one_attempt(suite: &Suite, run: &Run) -> anyhow::Result<()> 
 
 /// The Job of a run's worker after so many were lost, once it is made.
 pub(crate) async fn worker(suite: &Suite, run: &Run, lost: u32) -> anyhow::Result<Job> {
-    let select = Select::Name(format!("{}-{lost}", Suite::run_job_name(&run.run_id)));
-    let what = "the run to be resumed";
+    let name = format!("{}-{lost}", Suite::run_job_name(&run.run_id));
+    let (select, what) = (Select::Name(name.clone()), "the run to be resumed");
     let jobs = cluster::await_objects(suite.user_jobs(), &select, what, RUN_LIMIT, |jobs| !jobs.is_empty());
-    let failure =
-        suite.dagster.await_event(&run.run_id, "its failure", RUN_LIMIT, |event| event.is("RUN_FAILURE"));
+    let failure = async {
+        let failed = |event: &Event| event.is("RUN_FAILURE");
+        let end = suite.dagster.await_event(&run.run_id, "its failure", RUN_LIMIT, failed).await.ok()?;
+        // It may have been resumed, and have failed then.
+        suite.user_jobs().get_opt(&name).await.ok()?.is_none().then_some(end)
+    };
     let jobs = tokio::select! {
         jobs = jobs => jobs?,
-        Ok(end) = failure => bail!("it failed instead of being resumed: {end}"),
+        Some(end) = failure => bail!("it failed instead of being resumed: {end}"),
     };
     Ok(only(&jobs, "Job of the resumed run").clone())
 }
