@@ -150,13 +150,14 @@ pub async fn run(
 ) -> Result<Vec<TestResult>> {
     std::fs::create_dir_all(runner.logs).with_context(|| format!("make the folder {}", runner.logs))?;
     let clock = Mutex::new(Clock::default());
+    let clock = || clock.lock().unwrap_or_else(PoisonError::into_inner);
     let running = tests.iter().map(|test| async {
         let _place = runner.row.take().await;
         let now = Instant::now();
-        let used = clock.lock().unwrap_or_else(PoisonError::into_inner).start(now);
+        let used = clock().start(now);
         let end = now + suite.timeout.saturating_sub(used);
         let results = attempts(runner, suite, test, environment, end).await;
-        clock.lock().unwrap_or_else(PoisonError::into_inner).stop(Instant::now());
+        clock().stop(Instant::now());
         for result in &results {
             runner.events.emit(&Event::TestFinished(result.clone()));
         }

@@ -1,6 +1,7 @@
 //! The workers' Deployments and Flower, as the chart was told to make them.
 
 use anyhow::Context;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
@@ -18,13 +19,17 @@ use crate::workers;
 const QUEUES: [(&str, usize); 5] =
     [("dagster", 2), ("extra-queue-1", 1), ("one-at-a-time", 1), ("acks-early", 1), ("acks-late", 1)];
 
+/// The Deployment of a queue's workers.
+async fn deployment(suite: &Suite, queue: &str) -> Result<Deployment, kube::Error> {
+    suite.system_deployments().get(&format!("dagster-celery-workers-{queue}")).await
+}
+
 #[tokio::test]
 async fn each_queue_has_as_many_workers_as_asked_for_with_its_own_labels() -> anyhow::Result<()> {
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
-    let deployments = suite.system_deployments();
     for (queue, count) in QUEUES {
-        let deployment = deployments.get(&format!("dagster-celery-workers-{queue}")).await?;
+        let deployment = deployment(&suite, queue).await?;
         let spec = deployment.spec.context("a Deployment without a spec")?;
         assert_eq!(spec.replicas, i32::try_from(count).ok(), "{queue}");
         let labels = spec.template.metadata.and_then(|metadata| metadata.labels).unwrap_or_default();
@@ -44,8 +49,7 @@ async fn a_worker_has_the_environment_and_the_annotations_that_it_was_given() ->
     let suite = Suite::connect().await?;
     let _calm = calm::beside_others(&suite).await?;
     for (queue, count) in QUEUES {
-        let deployment = suite.system_deployments().get(&format!("dagster-celery-workers-{queue}")).await?;
-        assert_eq!(mark(&deployment), Some("celery-pod-annotation"), "{queue}");
+        assert_eq!(mark(&deployment(&suite, queue).await?), Some("celery-pod-annotation"), "{queue}");
         for pod in workers(&suite, queue, count, RUN_LIMIT).await? {
             assert_eq!(mark(&pod), Some("celery-pod-annotation"), "{queue}");
         }

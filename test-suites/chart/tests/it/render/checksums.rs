@@ -1,11 +1,13 @@
 //! What a process reads only when it starts restarts its pods when it changes, and those of nobody else.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::helm::{Chart, render, template_of};
+use crate::manifests::Manifests;
 use crate::values::{document, merged};
 
 const WEBSERVER: &str = "Deployment dagster-web";
@@ -39,9 +41,15 @@ fn base() -> anyhow::Result<Value> {
 /// The workloads whose pods a change of `base` replaces.
 async fn replaced(base: &Value, change: &Value) -> anyhow::Result<Vec<String>> {
     let (before, after) = tokio::try_join!(render(base.clone()), render(merged(base, change)))?;
-    let (before, after) = (before.pods(), after.pods());
-    let workloads = before.keys().filter(|workload| !workload.starts_with("Pod "));
-    Ok(workloads.filter(|workload| after.get(*workload) != before.get(*workload)).cloned().collect())
+    let (before, after) = (workloads(&before), workloads(&after));
+    Ok(before.keys().filter(|workload| after.get(*workload) != before.get(*workload)).cloned().collect())
+}
+
+/// What pods are made from, without the one of `helm test`.
+fn workloads(manifests: &Manifests) -> BTreeMap<String, &Value> {
+    let mut pods = manifests.pods();
+    pods.retain(|workload, _| !workload.starts_with("Pod "));
+    pods
 }
 
 async fn check(change: Value, expected: &[&str]) -> anyhow::Result<()> {
@@ -138,10 +146,7 @@ async fn a_new_version_of_the_chart_alone_restarts_nobody() -> anyhow::Result<()
         let before = render(values.clone()).await?;
         let after = template_of(renewed.path(), "dagster", &values).await?.map_err(anyhow::Error::msg)?;
         assert_ne!(before.all(), after.all(), "nothing tells of the version");
-        let (mut before, mut after) = (before.pods(), after.pods());
-        before.retain(|workload, _| !workload.starts_with("Pod "));
-        after.retain(|workload, _| !workload.starts_with("Pod "));
-        assert_eq!(before, after);
+        assert_eq!(workloads(&before), workloads(&after));
     }
     Ok(())
 }
